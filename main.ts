@@ -1,0 +1,66 @@
+/** Deno's composition root: configuration, host, rooms, server; and the way down on SIGTERM. */
+import { rooms } from "./rooms/channels/mod.ts";
+import { readConfig } from "./rooms/config.ts";
+import { build } from "./rooms/house.ts";
+import { denoHost, Journal } from "./rooms/hosts/deno.ts";
+import { isDevelopment, signingSecret, tokenConfig } from "./rooms/hosts/deno_secret.ts";
+import { serve } from "./rooms/hosts/deno_server.ts";
+import { sign, verifier } from "./rooms/token.ts";
+
+const journal = new Journal();
+
+try {
+  await start();
+} catch (error) {
+  // A configuration that cannot work, a port or a DATA_DIR that another process holds: said in a line, without a stack.
+  console.error(error instanceof Error ? error.message : error);
+  Deno.exit(1);
+}
+
+async function start(): Promise<void> {
+  const config = readConfig(Deno.env.toObject());
+  Deno.mkdirSync(config.DATA_DIR, { recursive: true });
+  const verify = verifier(tokenConfig(config));
+  const host = denoHost(`${config.DATA_DIR}/caseroom.db`);
+  const { registry, gateway, app } = build({
+    host,
+    rooms,
+    verify,
+    limits: config.limits,
+    graceMs: config.PRESENCE_GRACE_MS,
+    allowedOrigins: config.ALLOWED_ORIGINS,
+    trustProxy: config.TRUST_PROXY,
+    note: (event, fields) => journal.note(event, fields),
+  });
+  globalThis.addEventListener("unhandledrejection", (event) => {
+    event.preventDefault();
+    host.report(event.reason, "an unhandled rejection");
+  });
+  const server = await serve(app, gateway, { host: config.HOST, port: config.PORT, maxFrame: config.limits.frame_bytes, report: host.report });
+  registry.start();
+  gateway.start();
+
+  const address = `${config.HOST.includes(":") ? `[${config.HOST}]` : config.HOST}:${server.port}`;
+  console.log(`Caseroom is ready on ws://${address}/socket`);
+  if (isDevelopment(config)) {
+    const user = { id: "user_1", name: "User One", role: "attorney", cases: "*" } as const;
+    const token = await sign(signingSecret(config), user, 86_400, Date.now(), { issuer: config.AUTH_ISSUER, audience: config.AUTH_AUDIENCE });
+    console.log(`No authentication is configured: this machine only. A token for today (user_1, attorney, every case):\n${token}`);
+    console.log(`ws://${address}/socket/websocket?vsn=2.0.0&token=${token}`);
+  }
+
+  let ending = false;
+  const end = async () => {
+    // A second signal changes nothing.
+    if (ending) return;
+    ending = true;
+    gateway.drain();
+    registry.gate.drain();
+    await Promise.race([server.stop(), new Promise((resolve) => setTimeout(resolve, 1000))]);
+    host.sql.close();
+    journal.flush();
+    Deno.exit(0);
+  };
+  Deno.addSignalListener("SIGTERM", end);
+  Deno.addSignalListener("SIGINT", end);
+}

@@ -1,0 +1,5 @@
+/** Every channel that Caseroom speaks. A new kind adds a line. */
+import type { Channel } from "../contract.ts";
+import { caseChannel } from "./case.ts";
+
+export const channels: readonly Channel[] = [caseChannel];

@@ -1,0 +1,538 @@
+/**
+ * One room, one turn at a time. A turn validates, runs the handler, appends what lasts, and hands its effects to the
+ * gate. Handlers are synchronous, as SQLite is: nothing interleaves, and there is no lock.
+ *
+ * A Refusal is the client's error: an error reply, and the turn leaves no trace. Any other throw is ours: it is reported,
+ * and the session that ran into it gets phx_error; nobody else notices. [76] Facts (a session is gone, a timer is due)
+ * cannot be refused: in a lost tick they run again later.
+ */
+import type { ZodType } from "zod";
+import { type Channel, check, CommonJoin, type EventSpec, own, type PushSpec } from "../protocol/contract.ts";
+import type { Body } from "../protocol/frame.ts";
+import { Refusal } from "../protocol/reason.ts";
+import { type Host, type Member, StoreLost, type User } from "./host.ts";
+import type { Gate, Gated } from "./gate.ts";
+import { checkPayload, type Limits } from "./limits.ts";
+import { Later, type Room } from "./room.ts";
+import { bodyOf, CannotEncode, type Effect, encode, type Item } from "./seam.ts";
+import type { RoomSql } from "./sql.ts";
+import type { Call, Storage } from "./storage.ts";
+import { TopicState } from "./topic.ts";
+import { Turn, type TurnOwner } from "./turn.ts";
+
+/** What every actor is given. */
+export interface Ground {
+  readonly host: Host;
+  readonly storage: Storage;
+  readonly gate: Gate;
+  readonly limits: Limits;
+  readonly graceMs: number;
+  /** Whether a refusal of authority to this user may still be logged. */
+  mayLogRefusal(user: string): boolean;
+  /** After a commit: calls to carry, timers that were set. */
+  carry(calls: readonly Call[]): void;
+  armTimers(): void;
+  /** The room may have nobody left. */
+  rested(actor: Actor): void;
+}
+
+/** One event of a publishing request, checked for form only. */
+export interface Publication {
+  readonly event: string;
+  readonly payload: unknown;
+  readonly id?: string;
+}
+
+type Of<K extends Item["kind"]> = Extract<Item, { kind: K }>;
+
+/** How a handler ended. `cursors` are those of the lasting events it queued. */
+type Outcome =
+  | { readonly kind: "ok"; readonly value: unknown; readonly body: Body; readonly cursors: readonly string[] }
+  | { readonly kind: "refused"; readonly refusal: Refusal }
+  | { readonly kind: "crashed"; readonly error: unknown };
+
+/** How long until a fact that met a lost tick is tried again, in milliseconds. */
+const RETRY_MS = 100;
+
+const CRASHED = encode({ reason: "channel_crash" });
+
+export class Actor implements Gated, TurnOwner {
+  readonly name: string;
+  readonly host: Host;
+  readonly storage: Storage;
+  wrote = false;
+  readonly #topics = new Map<string, TopicState>();
+  /** Joins that take their time; true once their socket is gone. */
+  readonly #joining = new Map<string, { gone: boolean; readonly abort: AbortController }>();
+  /** Work under way that must find this actor again. */
+  #busy = 0;
+
+  constructor(readonly kind: Room, readonly id: string, readonly roomSql: RoomSql, private readonly ground: Ground) {
+    this.name = `${kind.kind}/${id}`;
+    this.host = ground.host;
+    this.storage = ground.storage;
+    for (const member of this.host.members.of(this.name)) this.#load(member);
+  }
+
+  #load(member: Member): void {
+    const at = this.#topic(member.topic);
+    at.add(member);
+    for (const entry of member.presence) at.presence.add(entry);
+    at.presence.settle();
+    if (member.heldUntil !== undefined) this.#expire(member, member.heldUntil - this.host.clock.now());
+  }
+
+  /** Nobody is here and nothing is under way: it may be forgotten, and comes back equal. */
+  get idle(): boolean {
+    return this.#busy === 0 && this.#topics.size === 0;
+  }
+
+  topicOf(contract: Channel): string {
+    return contract.topic.includes(":") ? `${contract.name}:${this.id}` : contract.name;
+  }
+
+  #topic(topic: string): TopicState {
+    let at = this.#topics.get(topic);
+    if (!at) {
+      const served = this.kind.topics.find(({ contract }) => contract.idOf(topic) !== undefined);
+      if (!served) throw new TypeError(`Cannot find ${topic} in ${this.name}: the registry sent it to the wrong room`);
+      this.#topics.set(topic, at = new TopicState(topic, served));
+    }
+    return at;
+  }
+
+  // The gate's side.
+
+  settle(): void {
+    for (const at of this.#topics.values()) {
+      const body = at.presence.diff();
+      if (!body) continue;
+      this.ground.gate.finish({ actor: this, effects: [{ kind: "broadcast", topic: at.topic, event: "presence_diff", body, durability: "exact" }], undo: [] });
+    }
+  }
+
+  recover(): void {
+    for (const at of this.#topics.values()) at.presence.settle();
+  }
+
+  rest(): void {
+    for (const [topic, at] of this.#topics) if (at.members.size === 0) this.#topics.delete(topic);
+    if (this.idle) this.ground.rested(this);
+  }
+
+  // What gateways send.
+
+  /** Runs one turn. A promise says that a join takes its time: the socket waits for it. */
+  inbox(item: Item): void | Promise<void> {
+    switch (item.kind) {
+      case "join":
+        return this.#join(item);
+      case "push":
+        return this.#push(item);
+      case "leave":
+        return this.#leave(item);
+      case "gone":
+        return this.#gone(item);
+      case "renew":
+        return this.#renew(item);
+    }
+  }
+
+  #join(item: Of<"join">): void | Promise<void> {
+    const at = this.#topic(item.topic);
+    const wasHere = at.hasUser(item.user.id);
+    // The old session ends before the new join runs, and is told after it. [61]
+    const old = item.replaces === undefined ? undefined : at.members.get(item.replaces);
+    if (old) this.#remove(old, []);
+    const member: Member = { session: item.session, topic: item.topic, user: item.user, presence: [] };
+    const turn = new Turn(this, at, member);
+    const outcome = this.#run(turn, () => {
+      const params = payloadOf(at.contract, at.contract.join.payload, item.payload, false);
+      if (!at.contract.loose) checkUser(item);
+      at.behaviour.admit?.(turn);
+      return at.behaviour.join(turn, params);
+    });
+    if (outcome.kind !== "ok" || !(outcome.value instanceof Later)) return this.#joined(turn, at, member, item, old, wasHere, outcome);
+    this.#finish(turn);
+    const joining = { gone: false, abort: new AbortController() };
+    this.#joining.set(item.session, joining);
+    return this.#defer(outcome.value, joining.abort, (finish) => {
+      this.#joining.delete(item.session);
+      if (joining.gone) return;
+      const at = this.#topic(item.topic);
+      const turn = new Turn(this, at, member);
+      this.#joined(turn, at, member, item, old, at.hasUser(item.user.id), this.#run(turn, () => finish(turn)));
+    });
+  }
+
+  #joined(turn: Turn, at: TopicState, member: Member, item: Of<"join">, old: Member | undefined, wasHere: boolean, outcome: Outcome): void {
+    const { session, ref } = item;
+    const closed: Effect[] = old ? [{ kind: "end", session: old.session, event: "phx_close", body: "{}" }] : [];
+    const refused = (response: unknown): Effect[] => [
+      { kind: "reply", session, ref, status: "error", body: encode(response) },
+      { kind: "end", session, event: null, body: "{}" },
+      ...closed,
+    ];
+    turn.lost = () => refused({ reason: "unavailable" });
+    if (outcome.kind !== "ok") {
+      turn.effects.push(...refused(outcome.kind === "refused" ? outcome.refusal.response() : { reason: "join crashed" }));
+      this.#finish(turn);
+      // A refused rejoin ends the old join for good. [62]
+      if (old && wasHere) this.#departed(at, old);
+      return;
+    }
+    // What the handler broadcast precedes the reply and misses the joiner [59]; what it pushed follows it [60].
+    const pushes = turn.effects.filter((effect) => effect.kind === "push");
+    turn.effects = turn.effects.filter((effect) => effect.kind !== "push");
+    for (const held of at.heldOf(member.user.id)) this.#drop(turn, at, held);
+    at.add(member);
+    this.host.members.put(this.name, member);
+    turn.undo.push(() => {
+      at.delete(member);
+      this.host.members.delete(this.name, session);
+    });
+    turn.effects.push({ kind: "joined", session, ref, body: outcome.body }, ...closed);
+    // On every join, also a rejoin: clients hold diffs back until it comes. [87]
+    if (at.contract.presence) turn.effects.push({ kind: "push", session, event: "presence_state", body: at.presence.state() });
+    turn.effects.push(...pushes);
+    this.#finish(turn);
+    if (!wasHere && at.behaviour.arrive) this.#fact(at, member, at.behaviour.arrive);
+    if (turn.closing) this.#remove(member, [{ kind: "end", session, event: "phx_close", body: "{}" }]);
+  }
+
+  #push(item: Of<"push">): void {
+    const { session, topic, ref, event } = item;
+    const at = this.#topics.get(topic);
+    const member = at?.members.get(session);
+    if (!at || !member || member.heldUntil !== undefined) {
+      this.ground.gate.finish({ actor: this, effects: [{ kind: "unmatched", session, topic, ref }], undo: [] });
+      return;
+    }
+    const { contract, behaviour } = at;
+    const spec = own<PushSpec>(contract.pushes, event);
+    const turn = new Turn(this, at, member);
+    const outcome = this.#run(turn, () => {
+      if (!spec) throw contract.loose ? new TypeError(`Cannot find a clause for ${event}`) : new Refusal("unknown_event");
+      const payload = payloadOf(contract, spec.payload, item.payload, spec.binary);
+      return behaviour.on[event](turn, payload);
+    });
+    if (outcome.kind !== "ok" || !(outcome.value instanceof Later)) return this.#answer(turn, at, member, item, spec, outcome);
+    this.#finish(turn);
+    this.#defer(outcome.value, new AbortController(), (finish) => {
+      const at = this.#topics.get(topic);
+      // The session ended meanwhile: a late result is discarded.
+      if (at?.members.get(session) !== member) return;
+      const turn = new Turn(this, at, member);
+      this.#answer(turn, at, member, item, spec, this.#run(turn, () => finish(turn)));
+    });
+  }
+
+  #answer(turn: Turn, at: TopicState, member: Member, { session, ref }: Of<"push">, spec: PushSpec | undefined, outcome: Outcome): void {
+    const reply = (status: "ok" | "error", body: Body): Effect => ({ kind: "reply", session, ref, status, body });
+    turn.lost = () => [reply("error", encode({ reason: "unavailable" }))];
+    if (outcome.kind === "ok") {
+      if (!spec?.silent) turn.effects.push(reply("ok", outcome.body));
+    } else if (outcome.kind === "refused") {
+      turn.effects.push(reply("error", encode(outcome.refusal.response())));
+    }
+    this.#finish(turn);
+    if (outcome.kind === "crashed") this.#remove(member, [{ kind: "end", session, event: "phx_error", body: CRASHED }]);
+    else if (turn.closing) this.#remove(member, [{ kind: "end", session, event: "phx_close", body: "{}" }]);
+    if (outcome.kind === "crashed" || turn.closing) this.#departed(at, member);
+  }
+
+  #leave({ session, topic, ref }: Of<"leave">): void {
+    const member = this.#topics.get(topic)?.members.get(session);
+    const told: Effect[] = [{ kind: "reply", session, ref, status: "ok", body: "{}" }, { kind: "end", session, event: "phx_close", body: "{}" }];
+    if (!member) return this.ground.gate.finish({ actor: this, effects: told, undo: [] });
+    this.#remove(member, told);
+    this.#departed(this.#topic(topic), member);
+  }
+
+  #gone({ session, topic, held }: Of<"gone">): void {
+    const joining = this.#joining.get(session);
+    if (joining) {
+      joining.gone = true;
+      joining.abort.abort();
+    }
+    const member = this.#topics.get(topic)?.members.get(session);
+    if (!member) return;
+    const { graceMs } = this.ground;
+    if (!held || graceMs === 0 || member.presence.length === 0) {
+      this.#remove(member, []);
+      this.#departed(this.#topic(topic), member);
+      return;
+    }
+    member.heldUntil = this.host.clock.now() + graceMs;
+    this.host.members.put(this.name, member);
+    this.#expire(member, graceMs);
+  }
+
+  /** Ends a held presence, unless its user came back before. */
+  #expire(member: Member, ms: number): void {
+    this.host.clock.after(Math.max(0, ms), () => {
+      this.ground.gate.post(() => {
+        const at = this.#topics.get(member.topic);
+        if (at?.members.get(member.session) !== member) return;
+        this.#remove(member, []);
+        this.#departed(at, member);
+      });
+    });
+  }
+
+  #renew({ session, topic, user }: Of<"renew">): void {
+    const at = this.#topics.get(topic);
+    const member = at?.members.get(session);
+    if (!at || !member) return;
+    member.user = user;
+    this.host.members.put(this.name, member);
+    const turn = new Turn(this, at, member);
+    const outcome = this.#run(turn, () => at.behaviour.admit?.(turn));
+    this.#finish(turn);
+    if (outcome.kind === "ok") return;
+    // phx_close, not phx_error: the client would rejoin for ever. [102]
+    const reason = outcome.kind === "refused" ? outcome.refusal.response() : { reason: "internal" };
+    this.#remove(member, [{ kind: "end", session, event: "phx_close", body: encode(reason) }]);
+    this.#departed(at, member);
+  }
+
+  // What else happens to a room.
+
+  /** All of it or nothing. Resolves to the cursors once they are durable; rejects with the Refusal. */
+  publish(topic: string, user: User, publications: readonly Publication[]): Promise<string[]> {
+    const { contract, behaviour } = this.#topic(topic);
+    const turn = new Turn(this);
+    // What was published before is answered as it was then; a place in `fresh`, or a cursor.
+    const answers: (number | string)[] = [];
+    const outcome = this.#run(turn, () => {
+      const fresh = new Map<string, number>();
+      publications.forEach((publication, index) => {
+        const payload = checkPublication(contract, publication, index, this.ground.limits);
+        const { event, id } = publication;
+        const entry = turn.entryOf(contract, event, payload, user.id, id);
+        const key = id === undefined ? undefined : JSON.stringify([id, entry.event, entry.payload]);
+        const before = key === undefined ? undefined : fresh.get(key) ?? this.storage.log.repeated(this.name, entry);
+        if (before !== undefined) return answers.push(before);
+        if (id !== undefined && [...fresh.keys()].some((other) => JSON.parse(other)[0] === id)) {
+          throw new Refusal("duplicate", { message: `events.${index}: id ${id} stands twice, for different events` });
+        }
+        const place = turn.publish(entry);
+        if (key !== undefined) fresh.set(key, place);
+        behaviour.published?.[event]?.(turn, payload);
+        answers.push(place);
+      });
+    });
+    const answer = Promise.withResolvers<string[]>();
+    turn.lost = () => {
+      answer.reject(new Refusal("unavailable"));
+      return [];
+    };
+    if (outcome.kind === "ok") turn.kept = () => answer.resolve(answers.map((place) => typeof place === "number" ? outcome.cursors[place] : place));
+    else turn.kept = () => answer.reject(outcome.kind === "refused" ? outcome.refusal : new Refusal("internal"));
+    this.#finish(turn);
+    return answer.promise;
+  }
+
+  timer(name: string): void {
+    const turn = new Turn(this);
+    const handler = own(this.kind.timers ?? {}, name);
+    try {
+      // Cleared first: the handler may set it again, and one that crashes is not run for ever.
+      this.wrote = true;
+      this.storage.clearTimer(this.name, name);
+    } catch (error) {
+      if (!(error instanceof StoreLost)) throw error;
+    }
+    const outcome = this.#run(turn, () => handler?.(turn));
+    if (outcome.kind === "refused") this.host.report(outcome.refusal, `timer ${name} of ${this.kind.kind}`);
+    this.#finish(turn);
+  }
+
+  /** Takes a call once. `settled` hears how it ended: taken, set aside with an error's name, or lost and to be tried again. */
+  called(call: Call, settled: (how: "taken" | "lost" | { failed: string }) => void): void {
+    const turn = new Turn(this);
+    let outcome: Outcome | undefined;
+    if (!this.storage.wasCalled(call)) {
+      const { called } = this.kind;
+      outcome = this.#run(turn, () => {
+        if (!called) throw new TypeError(`Cannot call ${this.name}: its kind takes no calls`);
+        called(turn, JSON.parse(call.message), call.room);
+      });
+      this.wrote = true;
+      try {
+        this.storage.markCalled(call);
+      } catch (error) {
+        if (!(error instanceof StoreLost)) throw error;
+      }
+    }
+    const failed = outcome?.kind === "crashed" ? outcome.error : undefined;
+    turn.kept = () => settled(failed === undefined ? "taken" : { failed: failed instanceof Error ? failed.name : typeof failed });
+    turn.lost = () => {
+      settled("lost");
+      return [];
+    };
+    this.#finish(turn);
+  }
+
+  // The mechanism of turns.
+
+  /** Runs a handler: its writes and effects stand together or vanish together. */
+  #run(turn: Turn, handler: () => unknown): Outcome {
+    try {
+      let value: unknown;
+      const body = this.storage.sql.atomic(() => {
+        value = handler();
+        return value instanceof Later ? "" : bodyOf(value ?? {});
+      });
+      return { kind: "ok", value, body, cursors: turn.seal() };
+    } catch (error) {
+      turn.vanish();
+      if (error instanceof Refusal) {
+        this.#logRefusal(turn, error);
+        return { kind: "refused", refusal: error };
+      }
+      if (error instanceof StoreLost) {
+        // The gate will answer: this tick cannot be kept.
+        this.wrote = true;
+        return { kind: "refused", refusal: new Refusal("unavailable") };
+      }
+      this.host.report(error, `a turn of ${this.kind.kind}`);
+      if (error instanceof CannotEncode) return { kind: "refused", refusal: new Refusal("internal") };
+      return { kind: "crashed", error };
+    }
+  }
+
+  /** Refusals of authority stand in the room's chain, bounded per user; a room that nothing happened in stays unwritten. */
+  #logRefusal(turn: Turn, { reason }: Refusal): void {
+    if (reason !== "forbidden" && reason !== "user_mismatch") return;
+    const { member } = turn;
+    if (!member || this.storage.log.head(this.name).seq === 0 || !this.ground.mayLogRefusal(member.user.id)) return;
+    this.wrote = true;
+    const entry = { at: this.host.clock.now(), user: member.user.id, topic: member.topic, event: "refused", payload: encode({ reason }) };
+    try {
+      this.storage.log.append(this.name, entry);
+    } catch (error) {
+      if (!(error instanceof StoreLost)) throw error;
+    }
+  }
+
+  #finish(turn: Turn): void {
+    const { calls, timers, kept } = turn;
+    if (calls || timers) {
+      turn.kept = () => {
+        kept?.();
+        if (calls) this.ground.carry(calls);
+        if (timers) this.ground.armTimers();
+      };
+    }
+    this.ground.gate.finish(turn);
+  }
+
+  /** Takes a member out: a fact, tried again when its tick is lost. `told` are the effects that go with it. */
+  #remove(member: Member, told: readonly Effect[]): void {
+    const at = this.#topic(member.topic);
+    const turn = new Turn(this, at, member);
+    turn.effects.push(...told);
+    this.#drop(turn, at, member);
+    turn.lost = () =>
+      this.#again(() => {
+        this.#remove(member, told);
+        this.#departed(this.#topic(member.topic), member);
+      });
+    this.ground.gate.finish(turn);
+  }
+
+  #drop(turn: Turn, at: TopicState, member: Member): void {
+    if (!at.members.has(member.session)) return;
+    at.delete(member);
+    this.host.members.delete(this.name, member.session);
+    for (const entry of member.presence) at.presence.remove(entry);
+    turn.undo.push(() => {
+      at.add(member);
+      this.host.members.put(this.name, member);
+      for (const entry of member.presence) at.presence.add(entry);
+    });
+  }
+
+  /** Tells the behaviour when the user's last session is gone. */
+  #departed(at: TopicState, member: Member): void {
+    if (!at.hasUser(member.user.id) && at.behaviour.depart) this.#fact(at, member, at.behaviour.depart);
+  }
+
+  /** A turn that answers nobody. It stands or falls with the join or the end that it follows: they share the tick. */
+  #fact(at: TopicState, member: Member, handler: (ctx: Turn) => void): void {
+    const turn = new Turn(this, at, member);
+    const outcome = this.#run(turn, () => handler(turn));
+    if (outcome.kind === "refused") this.host.report(outcome.refusal, `a fact of ${this.kind.kind}`);
+    this.#finish(turn);
+  }
+
+  #again(fact: () => void): readonly Effect[] {
+    this.#busy++;
+    this.host.clock.after(RETRY_MS, () =>
+      this.ground.gate.post(() => {
+        this.#busy--;
+        this.ground.gate.touch(this);
+        fact();
+      }));
+    return [];
+  }
+
+  /** Slow work, outside any turn; what comes of it is a job of a later tick. Resolves when that is done. */
+  #defer(later: Later, abort: AbortController, done: (finish: (turn: Turn) => unknown) => void): Promise<void> {
+    this.#busy++;
+    return new Promise((resolve) => {
+      let over = false;
+      const settle = (finish: (turn: Turn) => unknown) => {
+        if (over) return;
+        over = true;
+        cancel();
+        this.ground.gate.post(() => {
+          this.#busy--;
+          this.ground.gate.touch(this);
+          done(finish);
+          resolve();
+        });
+      };
+      const fail = (error: unknown) =>
+        settle(() => {
+          throw error;
+        });
+      const cancel = this.host.clock.after(this.ground.limits.later_ms, () => {
+        abort.abort();
+        fail(new Refusal("timeout"));
+      });
+      (async () => await later.work(abort.signal))().then((result) => settle((turn) => later.finish(turn, result)), fail);
+    });
+  }
+}
+
+/** What came, checked by the contract. */
+function payloadOf(contract: Channel, schema: ZodType, payload: unknown, binary: boolean | undefined): unknown {
+  if (contract.loose) return payload;
+  if (payload instanceof Uint8Array) {
+    if (!binary) throw new Refusal("binary_not_supported");
+    return payload;
+  }
+  if (typeof payload !== "object" || payload === null || Array.isArray(payload)) throw new Refusal("invalid_frame", { message: "the payload is no object" });
+  return check(schema, payload);
+}
+
+/** The token alone says who somebody is. */
+function checkUser({ payload, user }: Of<"join">): void {
+  const { user_id } = check(CommonJoin, payload);
+  if (user_id !== undefined && user_id !== user.id) throw new Refusal("user_mismatch");
+}
+
+/** Throws Refusal with the event's place in the request. */
+function checkPublication(contract: Channel, { event, payload }: Publication, index: number, limits: Limits): unknown {
+  const spec = own<EventSpec>(contract.events, event);
+  if (!spec?.published) throw new Refusal("unknown_event", { message: `events.${index}: ${contract.topic} takes no such event from a back end` });
+  try {
+    checkPayload(payload, limits);
+    return check(spec.payload, payload);
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    throw new Refusal(error.reason, { ...error.detail, message: `events.${index}.payload: ${error.message}` });
+  }
+}

@@ -1,0 +1,5 @@
+/** Every room that Caseroom runs. A new kind adds a line. */
+import type { Room } from "../room.ts";
+import { caseRoom } from "./case.ts";
+
+export const rooms: readonly Room[] = [caseRoom];

@@ -1,0 +1,119 @@
+/**
+ * The tick and its gate. What arrives is queued; one callback runs all turns, commits once for all rooms, and only then
+ * lets effects leave. The transaction never spans the event loop.
+ *
+ * A lost tick answers `unavailable` to every turn of every room that wrote in it, readers of that room too: they may have
+ * read what was not kept. Other rooms' effects leave. `unavailable` means: not known to be kept.
+ */
+import type { Host } from "./host.ts";
+import type { Effect } from "./seam.ts";
+import type { Storage } from "./storage.ts";
+
+/** The part of an actor that the gate deals with. */
+export interface Gated {
+  /** Whether it has written, or tried to, since the last commit. */
+  wrote: boolean;
+  /** The tick's last turn: what is told once for all of it. */
+  settle(): void;
+  /** The tick is lost, its turns are undone: drop what was remembered of the disk. */
+  recover(): void;
+  /** The tick is over. */
+  rest(): void;
+}
+
+/** A turn that is done and waits for the gate. */
+export interface Finished {
+  /** Null for what concerns no room: it always leaves. */
+  readonly actor: Gated | null;
+  readonly effects: readonly Effect[];
+  /** Takes back, in memory, what has no copy on disk. Run last to first. */
+  readonly undo: readonly (() => void)[];
+  /** What happens once it is durable. */
+  readonly kept?: (() => void) | null;
+  /** What happens instead when it is not known to be: the effects that leave, if any. */
+  readonly lost?: (() => readonly Effect[]) | null;
+}
+
+export class Gate {
+  #jobs: (() => void)[] = [];
+  #finished: Finished[] = [];
+  readonly #touched = new Set<Gated>();
+  #due = false;
+  #closed = false;
+
+  constructor(
+    private readonly host: Host,
+    private readonly storage: Storage,
+    private readonly deliver: (effects: readonly Effect[]) => void,
+    private readonly flush: () => void,
+  ) {}
+
+  /** Queues a job for the next tick. */
+  post(job: () => void): void {
+    this.#jobs.push(job);
+    if (this.#due || this.#closed) return;
+    this.#due = true;
+    this.host.soon(() => this.tick());
+  }
+
+  /** Inside a job: the actor will be asked, at the end of the tick, whether it may rest. */
+  touch(actor: Gated): void {
+    this.#touched.add(actor);
+  }
+
+  /** Inside a job: hands a turn to the gate. */
+  finish(turn: Finished): void {
+    if (turn.actor) this.#touched.add(turn.actor);
+    this.#finished.push(turn);
+  }
+
+  /** Runs what is queued, commits, delivers, flushes. Tests and shutdown call it by hand. */
+  tick(): void {
+    this.#due = false;
+    const jobs = this.#jobs;
+    this.#jobs = [];
+    for (const job of jobs) {
+      try {
+        job();
+      } catch (error) {
+        this.host.report(error, "a tick");
+      }
+    }
+    for (const actor of this.#touched) actor.settle();
+    const kept = this.storage.commit();
+    if (!kept) this.#undo();
+    const finished = this.#finished;
+    this.#finished = [];
+    const after: (() => void)[] = [];
+    for (const turn of finished) {
+      if (kept || !turn.actor?.wrote) {
+        this.deliver(turn.effects);
+        if (turn.kept) after.push(turn.kept);
+      } else if (turn.lost) {
+        this.deliver(turn.lost());
+      }
+    }
+    for (const actor of this.#touched) {
+      actor.wrote = false;
+      actor.rest();
+    }
+    this.#touched.clear();
+    this.flush();
+    for (const kept of after) kept();
+  }
+
+  #undo(): void {
+    this.host.report(this.storage.lostBecause, "a commit: the tick is lost");
+    for (const turn of this.#finished.toReversed()) {
+      if (turn.actor?.wrote) { for (const step of turn.undo.toReversed()) step(); }
+    }
+    for (const actor of this.#touched) if (actor.wrote) actor.recover();
+    this.storage.recover();
+  }
+
+  /** Runs until nothing is queued, then takes no more. */
+  drain(): void {
+    for (let ticks = 0; this.#jobs.length > 0 && ticks < 1000; ticks++) this.tick();
+    this.#closed = true;
+  }
+}

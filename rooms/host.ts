@@ -1,0 +1,74 @@
+/** What a runtime lends to the rooms. Time, ids and disks are passed in, so that tests can crank, count and break them. */
+
+export type SqlValue = string | number | null | Uint8Array;
+export type SqlRow = Record<string, SqlValue>;
+
+/** SQLite, with one commit for all that a tick wrote. */
+export interface SqlHost {
+  /** Runs one statement. `writes` opens the tick's transaction, and a savepoint inside `atomic`. */
+  run(statement: string, parameters: readonly SqlValue[], writes: boolean): SqlRow[];
+  /** Compiles a statement that a room wrote, so that transaction control, pragmas and attached files are refused. Throws TypeError. */
+  vet(statement: string): void;
+  /** Runs `body`; when it throws, what it wrote is undone. Nests. */
+  atomic<T>(body: () => T): T;
+  /** Makes durable what was written since the last commit: on return it is on disk. Throws StoreLost when it is not known to be. */
+  commit(): void;
+  close(): void;
+}
+
+/** The tick's writes are lost, or not known to be kept; nothing more may be written in it. */
+export class StoreLost extends Error {
+  override readonly name = "StoreLost";
+}
+
+export interface Clock {
+  /** Milliseconds since 1970. */
+  now(): number;
+  /** Calls back once, after at least so many milliseconds; returns how to cancel it. */
+  after(ms: number, callback: () => void): () => void;
+}
+
+/** A member as it is kept: plain data that outlives the actor. */
+export interface Member {
+  /** `gateway.n`: one join. */
+  readonly session: string;
+  readonly topic: string;
+  /** Replaced when the token is renewed. */
+  user: User;
+  /** The metas it shows; replaced, never changed in place. */
+  presence: readonly { readonly key: string; readonly phx_ref: string; readonly json: string }[];
+  /** Set while its connection is gone and its presence is held: when that ends, in milliseconds since 1970. */
+  heldUntil?: number;
+}
+
+/** The members of each room: memory in one process, storage where rooms hibernate. */
+export interface MemberStore {
+  of(room: string): Iterable<Member>;
+  put(room: string, member: Member): void;
+  delete(room: string, session: string): void;
+}
+
+/** Who is on the other end, read off a token. Plain data: it crosses from gateway to room. */
+export interface User {
+  readonly id: string;
+  readonly name: string;
+  readonly role: Role;
+  /** The ids of the cases that the token names, or every case. */
+  readonly cases: readonly string[] | "*";
+}
+
+export type Role = "admin" | "attorney" | "paralegal" | "client" | "viewer" | "service";
+
+export interface Host {
+  readonly sql: SqlHost;
+  readonly clock: Clock;
+  readonly members: MemberStore;
+  /** 16 url-safe characters (96 random bits). */
+  id(): string;
+  /** SHA-256, as 64 hexadecimal digits. */
+  sha256(data: string | Uint8Array): string;
+  /** Runs `callback` once what has arrived so far has been queued. */
+  soon(callback: () => void): void;
+  /** An error of ours, with where it happened; never a payload or a token. */
+  report(error: unknown, where: string): void;
+}

@@ -1,0 +1,33 @@
+/** How the Deno host comes by what tokens are checked with. */
+import { randomBytes } from "node:crypto";
+import type { Config } from "../config.ts";
+import type { TokenConfig } from "../token.ts";
+
+const bytes = new TextEncoder();
+
+/** Whether nobody configured authentication: the secret is the server's own, for development on this machine. */
+export function isDevelopment(config: Config): boolean {
+  return !config.AUTH_SECRET && !config.AUTH_JWKS_URL && !config.AUTH_JWKS_FILE;
+}
+
+/** The configured keys; in development a secret that is made once and kept in `DATA_DIR`. */
+export function tokenConfig(config: Config): TokenConfig {
+  const common = { issuer: config.AUTH_ISSUER, audience: config.AUTH_AUDIENCE, maxBytes: config.limits.token_bytes, now: () => Date.now() };
+  if (config.AUTH_JWKS_URL) return { ...common, jwksUrl: new URL(config.AUTH_JWKS_URL) };
+  if (config.AUTH_JWKS_FILE) return { ...common, jwks: JSON.parse(Deno.readTextFileSync(config.AUTH_JWKS_FILE)) };
+  return { ...common, secret: signingSecret(config) };
+}
+
+/** The HS256 secret. Throws TypeError when tokens come from a key set: then this side cannot sign. */
+export function signingSecret(config: Config): Uint8Array {
+  if (config.AUTH_JWKS_URL || config.AUTH_JWKS_FILE) throw new TypeError("Cannot sign tokens: the keys are somebody else's (AUTH_JWKS_…)");
+  if (config.AUTH_SECRET) return bytes.encode(config.AUTH_SECRET);
+  const path = `${config.DATA_DIR}/development.secret`;
+  Deno.mkdirSync(config.DATA_DIR, { recursive: true });
+  try {
+    Deno.writeTextFileSync(path, randomBytes(32).toString("base64url"), { createNew: true, mode: 0o600 });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+  }
+  return bytes.encode(Deno.readTextFileSync(path));
+}

@@ -1,0 +1,101 @@
+/**
+ * Serves the app on Deno: `@hono/node-server` answers HTTP, and a small adapter hands upgrade requests to the same app,
+ * whose route completes them with `ws`.
+ */
+import { createServer, type IncomingMessage, type Server, STATUS_CODES } from "node:http";
+import type { AddressInfo } from "node:net";
+import { getRequestListener } from "@hono/node-server";
+// @ts-types="@types/ws"
+import { type WebSocket, WebSocketServer } from "ws";
+import type { Gateway, Opening } from "../gateway.ts";
+import type { App } from "../http/app.ts";
+import { DenoWire, type RawSocket } from "./deno_wire.ts";
+
+export interface Served {
+  readonly port: number;
+  /** Takes no more connections; resolves when those that are there have ended. */
+  stop(): Promise<void>;
+}
+
+/** Listens; resolves once it does. `maxFrame`: bytes of one message, above which the socket is closed with 1009. */
+export async function serve(
+  app: App,
+  gateway: Gateway,
+  options: { host: string; port: number; maxFrame: number; report: (error: unknown, where: string) => void },
+): Promise<Served> {
+  const server: Server = createServer(getRequestListener((request) => app.fetch(request, {})));
+  const doors = new Map<number, WebSocketServer>();
+  const door = (maxPayload: number) => {
+    let found = doors.get(maxPayload);
+    if (!found) doors.set(maxPayload, found = openDoor(maxPayload));
+    return found;
+  };
+  server.on("upgrade", (incoming: IncomingMessage, raw: RawSocket, head: Uint8Array) => {
+    // Before anything is awaited: a TCP reset without a listener ends the process.
+    raw.on("error", ignore);
+    let accepted = false;
+    const accept = (opening: Opening) => {
+      accepted = true;
+      // ws refuses a wrong version or key with 400 by itself. [8]
+      door(opening.limits?.frame_bytes ?? options.maxFrame).handleUpgrade(incoming, raw, head as never, (ws) => attach(ws, raw, gateway, opening));
+      return new Response(null);
+    };
+    const refuse = (response: Response) => {
+      if (!accepted) raw.end(refusalHead(response));
+    };
+    Promise.resolve(app.fetch(requestOf(incoming), { accept })).then(refuse, (error) => {
+      options.report(error, "an upgrade");
+      raw.destroy();
+    });
+  });
+  await new Promise<void>((resolve, reject) => server.once("error", reject).listen(options.port, options.host, () => resolve()));
+  return {
+    port: (server.address() as AddressInfo).port,
+    stop: () => new Promise((resolve) => void server.close(() => resolve())),
+  };
+}
+
+function openDoor(maxPayload: number): WebSocketServer {
+  return new WebSocketServer({
+    noServer: true,
+    clientTracking: false,
+    perMessageDeflate: false,
+    maxPayload,
+    // The only subprotocol is phoenix; others are not echoed. [11]
+    handleProtocols: (protocols) => protocols.has("phoenix") ? "phoenix" : false,
+  });
+}
+
+/** A function of its own: a listener made inside the upgrade would hold its request for the socket's life. */
+function attach(ws: WebSocket, raw: RawSocket, gateway: Gateway, opening: Opening): void {
+  const socket = gateway.open(new DenoWire(ws, raw), opening);
+  ws.on("message", (data, binary) => gateway.receive(socket, data as Uint8Array, binary));
+  ws.on("close", (code) => gateway.closed(socket, !LEFT.has(code)));
+  // ws has closed with the right code already; the event only says why.
+  ws.on("error", ignore);
+}
+
+/** A client that closes by itself (or whose page does) has left; anything else was an accident. */
+const LEFT: ReadonlySet<number> = new Set([1000, 1001, 1005]);
+
+function ignore(): void {}
+
+function requestOf(incoming: IncomingMessage): Request {
+  const headers = new Headers();
+  for (let at = 0; at < incoming.rawHeaders.length; at += 2) {
+    try {
+      headers.append(incoming.rawHeaders[at], incoming.rawHeaders[at + 1]);
+    } catch {
+      // A header that the Fetch standard does not allow says nothing to us.
+    }
+  }
+  const url = URL.parse(incoming.url ?? "/", "http://localhost") ?? new URL("http://localhost/");
+  return new Request(url, { method: incoming.method, headers });
+}
+
+function refusalHead(response: Response): string {
+  const lines = [`HTTP/1.1 ${response.status} ${STATUS_CODES[response.status] ?? ""}`, "connection: close", "content-length: 0"];
+  const reason = response.headers.get("caseroom-reason");
+  if (reason) lines.push(`caseroom-reason: ${reason}`);
+  return `${lines.join("\r\n")}\r\n\r\n`;
+}

@@ -1,0 +1,33 @@
+/** Puts rooms, gateway and routes together over one host: what `main.ts` serves, and what tests and the fixture serve too. */
+import { packFrame } from "./hosts/deno_wire.ts";
+import type { Channel } from "../protocol/contract.ts";
+import { Gateway } from "./gateway.ts";
+import type { Host } from "./host.ts";
+import { type App, type AppOptions, makeApp } from "./http/app.ts";
+import type { Limits } from "./limits.ts";
+import { Registry } from "./registry.ts";
+import type { Room } from "./room.ts";
+import type { Verify } from "./token.ts";
+
+export interface HouseOptions extends Pick<AppOptions, "allowedOrigins" | "trustProxy" | "endpoints" | "note"> {
+  readonly host: Host;
+  readonly rooms: readonly Room[];
+  readonly verify: Verify;
+  readonly limits: Limits;
+  readonly graceMs: number;
+}
+
+export interface House {
+  readonly registry: Registry;
+  readonly gateway: Gateway;
+  readonly app: App;
+}
+
+export function build({ host, rooms, verify, limits, graceMs, ...options }: HouseOptions): House {
+  const registry = new Registry({ host, rooms, limits, graceMs });
+  const gateway = new Gateway({ id: "g", host, rooms: registry, gate: registry.gate, limits, verify, pack: packFrame });
+  registry.connect((effects) => gateway.deliver(effects), () => gateway.flush());
+  const channels: Channel[] = rooms.flatMap((room) => room.topics.map(({ contract }) => contract));
+  const app = makeApp({ registry, gateway, verify, limits, channels, report: host.report, ...options });
+  return { registry, gateway, app };
+}

@@ -1,0 +1,24 @@
+/** Which pages may open a socket. */
+
+/**
+ * No Origin is fine: that is no browser. Otherwise it is the own host (scheme and port aside [10]), or matches an entry of
+ * `ALLOWED_ORIGINS`: exact, or `https://*.example.com`, which covers example.com and everything below it.
+ */
+export function mayOpen(origin: string | undefined, host: string | undefined, allowed: readonly string[]): boolean {
+  if (origin === undefined) return true;
+  const from = parse(origin);
+  if (!from) return false;
+  if (host !== undefined && from.hostname === parse(`http://${host}`)?.hostname) return true;
+  return allowed.some((entry) => {
+    const wildcard = /^(https?:)\/\/\*\.(.+)$/.exec(entry);
+    if (!wildcard) return parse(entry)?.origin === from.origin;
+    const base = parse(`${wildcard[1]}//${wildcard[2]}`);
+    return base !== null && base.protocol === from.protocol && base.port === from.port &&
+      (from.hostname === base.hostname || from.hostname.endsWith(`.${base.hostname}`));
+  });
+}
+
+function parse(origin: string): URL | null {
+  const url = URL.parse(origin);
+  return url && /^https?:$/.test(url.protocol) && url.pathname === "/" ? url : null;
+}

@@ -1,0 +1,48 @@
+/** `POST /api/topics/:topic/events`: a back end publishes to a room. */
+import { Hono } from "hono";
+import { bodyLimit } from "hono/body-limit";
+import { z } from "zod";
+import { check } from "../../protocol/contract.ts";
+import { isName } from "../../protocol/frame.ts";
+import { Refusal } from "../../protocol/reason.ts";
+import type { Limits } from "../limits.ts";
+import type { Registry } from "../registry.ts";
+import type { Verify } from "../token.ts";
+import { answerRefusal } from "./answer.ts";
+
+/** The user of an `Authorization: Bearer` header. Throws Refusal. */
+export async function bearer(header: string | undefined, verify: Verify) {
+  const token = /^Bearer +(\S+)$/i.exec(header ?? "")?.[1];
+  if (!token) throw new Refusal("unauthenticated", { message: "send `Authorization: Bearer <token>`" });
+  return (await verify(token)).user;
+}
+
+/**
+ * `{events: [{event, payload, id?}]}` → `{events: [{cursor}]}`, in the same order: validated by the topic's contract, all or
+ * nothing, answered when durable. A repeated `id` of the same sender is applied once and answered the same.
+ */
+export function publishing(registry: Registry, verify: Verify, limits: Limits, draining: () => boolean): Hono {
+  const Body = z.object({
+    events: z.array(z.object({ event: z.string(), payload: z.unknown(), id: z.string().min(1).max(255).refine(isName).optional() })).min(1).max(
+      limits.publish_events,
+    ),
+  });
+  const app = new Hono();
+  const tooLarge = bodyLimit({
+    maxSize: limits.publish_bytes,
+    onError: (c) => answerRefusal(c, new Refusal("payload_too_large", { limit: limits.publish_bytes, message: "bytes of one request" })),
+  });
+  app.post("/api/topics/:topic/events", tooLarge, async (c) => {
+    if (draining()) throw new Refusal("draining");
+    const user = await bearer(c.req.header("authorization"), verify);
+    const topic = c.req.param("topic");
+    if (!isName(topic) || new TextEncoder().encode(topic).length > limits.topic_bytes) throw new Refusal("unmatched topic");
+    const body = await c.req.json().catch(() => {
+      throw new Refusal("invalid_payload", { message: "the body is no JSON" });
+    });
+    const { events } = check(Body, body);
+    const cursors = await registry.publish(topic, user, events);
+    return c.json({ events: cursors.map((cursor) => ({ cursor })) });
+  });
+  return app;
+}

@@ -1,0 +1,79 @@
+/**
+ * The door for sockets: plain middleware on every host, in Phoenix's order of checks [7]: draining, origin, token in the
+ * subprotocol, version, user. Then the host completes the upgrade.
+ */
+import type { Context } from "hono";
+import { negotiate } from "../../protocol/frame.ts";
+import { Refusal } from "../../protocol/reason.ts";
+import type { Gateway, Opening } from "../gateway.ts";
+import type { Limits } from "../limits.ts";
+import type { Identity, Verify } from "../token.ts";
+import { mayOpen } from "./origin.ts";
+
+/** What a host lends to a request. `accept` is there when the request is an upgrade. */
+export interface HostBindings {
+  readonly accept?: (opening: Opening) => Response;
+}
+
+/** Decides who connects. Null: he will say so by `authenticate`. Throws Refusal. */
+export type Connect = (query: URLSearchParams, bearer: string | undefined) => Promise<Identity | null> | Identity | null;
+
+export interface EndpointOptions {
+  readonly gateway: Gateway;
+  readonly connect: Connect;
+  readonly allowedOrigins: readonly string[];
+  readonly trustProxy: boolean;
+  /** Limits of this endpoint, when they are not the gateway's. */
+  readonly limits?: Limits;
+  /** One line about every socket that opens or is turned away. */
+  note(event: string, fields: Record<string, unknown>): void;
+}
+
+/** The production way of connecting: `?token=`, or Phoenix's `authToken` subprotocol. */
+export function connectByToken(verify: Verify): Connect {
+  return (query, bearer) => {
+    const token = bearer ?? query.getAll("token").at(-1);
+    return token === undefined || token === "" ? null : verify(token);
+  };
+}
+
+export function upgrade(options: EndpointOptions): (c: Context<{ Bindings: HostBindings }>) => Promise<Response> {
+  return async (c) => {
+    const header = (name: string) => c.req.header(name);
+    const turnAway = (status: 400 | 403 | 503, reason: string) => {
+      options.note("socket refused", { status, reason });
+      // Empty, as Phoenix's: browsers hide the body of a failed upgrade anyway. [4, 5]
+      return c.body(null, status, { "caseroom-reason": reason });
+    };
+    if (options.gateway.draining) return turnAway(503, "draining");
+    const host = (options.trustProxy ? header("x-forwarded-host") : undefined) ?? header("host");
+    if (!mayOpen(header("origin"), host, options.allowedOrigins)) return turnAway(403, "origin");
+    const query = new URL(c.req.url).searchParams;
+    // `vsn[]=2.0.0` is no string. [4]
+    const serializer = [...query.keys()].some((key) => key.startsWith("vsn[")) ? undefined : negotiate(query.getAll("vsn").at(-1));
+    if (!serializer) return turnAway(403, "vsn");
+    let identity: Identity | null;
+    try {
+      identity = await options.connect(query, bearerOf(header("sec-websocket-protocol")));
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      return turnAway(403, error.reason);
+    }
+    if (!c.env?.accept) return c.req.method === "GET" ? c.text("this is a WebSocket endpoint\n", 400) : c.body(null, 400);
+    options.note("socket open", { user: identity?.user.id, vsn: serializer.vsn, client_version: query.get("client_version")?.slice(0, 64) });
+    return c.env.accept({ serializer, identity, limits: options.limits });
+  };
+}
+
+/** The token in `phoenix, base64url.bearer.phx.<base64>`; either alphabet, padded or not. [12] */
+function bearerOf(subprotocols: string | undefined): string | undefined {
+  const found = subprotocols?.split(",").map((entry) => /^\s*base64url\.bearer\.phx\.([A-Za-z0-9+/_=-]*)\s*$/.exec(entry)?.[1]).find((entry) =>
+    entry !== undefined
+  );
+  if (found === undefined) return undefined;
+  try {
+    return atob(found.replaceAll("-", "+").replaceAll("_", "/").replace(/=+$/, ""));
+  } catch {
+    return "not base64";
+  }
+}

@@ -1,0 +1,57 @@
+/** Every limit, with its unit and default. `LIMIT_<NAME>` in the environment changes one; the README's table is this one. */
+import { z } from "zod";
+import { Refusal } from "../protocol/reason.ts";
+
+const limit = (value: number, unit: string, what: string) => ({ value, unit, what });
+
+export const LIMITS = {
+  payload_units: limit(65_536, "UTF-16 units", "one payload as JSON; more is refused `payload_too_large`, the socket stays"),
+  frame_bytes: limit(524_288, "bytes", "one WebSocket message; more closes 1009"),
+  json_depth: limit(64, "levels", "nesting of one payload; more is refused `invalid_payload`"),
+  topic_bytes: limit(255, "bytes", "one topic; more is refused `invalid_frame`"),
+  topics_per_socket: limit(100, "topics", "joined at once; more is refused `too many channels joined`"),
+  idle_ms: limit(60_000, "ms", "without a byte from the client; then 1001"),
+  authenticate_ms: limit(10_000, "ms", "a socket may stay without a user; then 4002"),
+  token_bytes: limit(8_192, "bytes", "one token; more is refused unread"),
+  passing_outbox_bytes: limit(262_144, "bytes", "waiting for a slow reader, above which passing events are dropped"),
+  outbox_bytes: limit(1_048_576, "bytes", "unsolicited bytes waiting for a slow reader; more closes 1013"),
+  later_ms: limit(4_000, "ms", "slow work behind a push or join; then `timeout`"),
+  waiting_frames: limit(1_000, "frames", "of one socket behind a slow join; then its reading pauses"),
+  publish_events: limit(100, "events", "in one publishing request"),
+  publish_bytes: limit(8_388_608, "bytes", "one publishing request; more is 413"),
+  refusals_logged: limit(10, "per user and minute", "refusals of authority written to the log"),
+} as const;
+
+export type Limits = { readonly [K in keyof typeof LIMITS]: number };
+
+export const DEFAULT_LIMITS = Object.fromEntries(Object.entries(LIMITS).map(([name, { value }]) => [name, value])) as Limits;
+
+/** The environment's names of the limits, as a zod shape. */
+export const limitShape = Object.fromEntries(
+  Object.entries(LIMITS).map(([name, { value }]) => [`LIMIT_${name.toUpperCase()}`, z.coerce.number().int().positive().max(2 ** 31 - 1).default(value)]),
+);
+
+/**
+ * Throws Refusal `payload_too_large` or `invalid_payload` (too deep). `size` is what the payload took on the wire, in
+ * bytes: most are so small that no way of writing JSON could make them too large or too deep.
+ */
+export function checkPayload(payload: unknown, limits: Limits, size = Infinity): void {
+  if (typeof payload !== "object" || payload === null || payload instanceof Uint8Array) {
+    if (payload instanceof Uint8Array && payload.length > limits.payload_units) throw new Refusal("payload_too_large", { limit: limits.payload_units });
+  } else if (size > 2 * limits.json_depth && deeper(payload, limits.json_depth)) {
+    throw new Refusal("invalid_payload", { message: `nested deeper than ${limits.json_depth} levels`, limit: limits.json_depth });
+  }
+  // JSON.stringify writes 1e20 as 21 digits: six times what came is more than it can make of anything.
+  if (size * 6 > limits.payload_units && !(payload instanceof Uint8Array) && JSON.stringify(payload).length > limits.payload_units) {
+    throw new Refusal("payload_too_large", { limit: limits.payload_units });
+  }
+}
+
+function deeper(value: object, levels: number): boolean {
+  if (levels === 0) return true;
+  for (const key in value) {
+    const inner = (value as Record<string, unknown>)[key];
+    if (typeof inner === "object" && inner !== null && deeper(inner, levels - 1)) return true;
+  }
+  return false;
+}

@@ -1,0 +1,186 @@
+/**
+ * The log: one append-only table, every row chained to its room's previous one by hash.
+ *
+ * There is no index: each row names the row before it in its room, a small table holds each room's head, and replay
+ * walks back from there. Appending is then a pure append, whatever the number of rooms. The rows of a refused authority
+ * stand in the same chain as the events.
+ */
+import type { Host, SqlRow } from "./host.ts";
+import { Refusal } from "../protocol/reason.ts";
+
+export const LOG_SCHEMA = [
+  `create table log (
+     seq integer primary key, room text not null, previous integer not null, at integer not null, user text not null,
+     topic text not null, event text not null, payload text not null, dedupe text, previous_hash text not null, hash text not null
+   ) strict;
+   create table log_head (room text primary key, seq integer not null, hash text not null) strict, without rowid;
+   create table log_dedupe (room text not null, user text not null, id text not null, cursor text not null, digest text not null,
+     primary key (room, user, id)) strict, without rowid`,
+];
+
+/** Where a room's chain ends: the last row's number and hash; `{seq: 0, hash: ""}` before the first. */
+export interface Head {
+  readonly seq: number;
+  readonly hash: string;
+}
+
+const NOTHING: Head = { seq: 0, hash: "" };
+
+/** One thing worth keeping. `payload` is JSON text; `user` is an id; `id` is the sender's own, for deduplication. */
+export interface Entry {
+  readonly at: number;
+  readonly user: string;
+  readonly topic: string;
+  readonly event: string;
+  readonly payload: string;
+  readonly id?: string;
+}
+
+/** A cursor is opaque to clients: position and hash, so that a restored backup with other content does not match. */
+export function cursorOf(head: Head): string | null {
+  return head.seq === 0 ? null : `${head.seq.toString(36)}-${head.hash.slice(0, 16)}`;
+}
+
+/** The hash of a row covers the payload's digest, so that a payload can be attested without being shown. */
+export function chainHash(sha256: Host["sha256"], room: string, entry: Entry, digest: string, previousHash: string): string {
+  return sha256(JSON.stringify([previousHash, room, entry.at, entry.user, entry.topic, entry.event, digest, entry.id ?? null]));
+}
+
+const APPEND = "insert into log (seq, room, previous, at, user, topic, event, payload, dedupe, previous_hash, hash) values (?,?,?,?,?,?,?,?,?,?,?)";
+
+export class Log {
+  readonly #host: Host;
+  #next = 0;
+  // Heads of rooms that wrote in this tick, and of living actors: a cache of the disk, replaced and never changed.
+  readonly #heads = new Map<string, Head>();
+  readonly #dirty = new Set<string>();
+
+  constructor(host: Host) {
+    this.#host = host;
+    this.#reload();
+  }
+
+  #reload(): void {
+    this.#next = Number(this.#host.sql.run("select coalesce(max(seq), 0) + 1 as next from log", [], false)[0].next);
+  }
+
+  head(room: string): Head {
+    let head = this.#heads.get(room);
+    if (!head) {
+      const row = this.#host.sql.run("select seq, hash from log_head where room = ?", [room], false)[0];
+      head = row ? { seq: Number(row.seq), hash: String(row.hash) } : NOTHING;
+      this.#heads.set(room, head);
+    }
+    return head;
+  }
+
+  /** Appends to the room's chain, in the tick's transaction; returns the cursor. */
+  append(room: string, entry: Entry): string {
+    const head = this.head(room);
+    const seq = this.#next;
+    const digest = this.#host.sha256(entry.payload);
+    const hash = chainHash(this.#host.sha256, room, entry, digest, head.hash);
+    this.#host.sql.run(
+      APPEND,
+      [seq, room, head.seq, entry.at, entry.user, entry.topic, entry.event, entry.payload, entry.id ?? null, head.hash, hash],
+      true,
+    );
+    this.#next = seq + 1;
+    const next = { seq, hash };
+    this.#heads.set(room, next);
+    this.#dirty.add(room);
+    const cursor = cursorOf(next)!;
+    if (entry.id !== undefined) {
+      const values = [room, entry.user, entry.id, cursor, this.#contentDigest(entry)];
+      this.#host.sql.run("insert into log_dedupe (room, user, id, cursor, digest) values (?,?,?,?,?)", values, true);
+    }
+    return cursor;
+  }
+
+  /**
+   * The cursor that this sender's `id` was given before; undefined for a new one. Throws Refusal `duplicate` when the
+   * id stood for something else: answering with the old cursor would lose the new event without a word.
+   */
+  repeated(room: string, entry: Entry): string | undefined {
+    const row =
+      this.#host.sql.run("select cursor, digest from log_dedupe where room = ? and user = ? and id = ?", [room, entry.user, entry.id ?? null], false)[0];
+    if (!row) return undefined;
+    if (row.digest !== this.#contentDigest(entry)) throw new Refusal("duplicate", { message: `id ${entry.id} was used for another event` });
+    return String(row.cursor);
+  }
+
+  #contentDigest(entry: Entry): string {
+    return this.#host.sha256(JSON.stringify([entry.topic, entry.event, entry.payload]));
+  }
+
+  /** Before the commit: each room's head is written once per tick. */
+  writeHeads(): void {
+    for (const room of this.#dirty) {
+      const { seq, hash } = this.#heads.get(room)!;
+      const upsert = "insert into log_head (room, seq, hash) values (?,?,?) on conflict (room) do update set seq = excluded.seq, hash = excluded.hash";
+      this.#host.sql.run(upsert, [room, seq, hash], true);
+    }
+    this.#dirty.clear();
+  }
+
+  /** After a lost tick nothing remembered can be trusted. */
+  forgetAll(): void {
+    this.#heads.clear();
+    this.#dirty.clear();
+    this.#reload();
+  }
+
+  /** The actor is gone: so is its part of the cache. */
+  forget(room: string): void {
+    if (!this.#dirty.has(room)) this.#heads.delete(room);
+  }
+}
+
+/** The first place where a chain does not hold. */
+export interface Broken {
+  readonly room: string;
+  readonly seq: number;
+  readonly why: string;
+}
+
+/**
+ * Walks every chain from its first row to its head; memory grows with the rooms, not with the rows.
+ * `rows` are the log's rows in order of seq, `heads` those of log_head.
+ */
+export function verifyLog(
+  sha256: Host["sha256"],
+  rows: Iterable<SqlRow>,
+  heads: Iterable<SqlRow>,
+): { rooms: number; entries: number; broken: Broken | null } {
+  const ends = new Map<string, Head>();
+  let entries = 0;
+  for (const row of rows) {
+    entries++;
+    const [room, seq] = [String(row.room), Number(row.seq)];
+    const end = ends.get(room) ?? NOTHING;
+    const broken = (why: string) => ({ rooms: ends.size, entries, broken: { room, seq, why } });
+    if (row.previous !== end.seq) return broken(`it follows entry ${row.previous}, but the entry before it is ${end.seq}: one is missing or was put in`);
+    if (row.previous_hash !== end.hash) return broken("it does not carry the hash of the entry before it");
+    const entry = {
+      at: Number(row.at),
+      user: String(row.user),
+      topic: String(row.topic),
+      event: String(row.event),
+      payload: String(row.payload),
+      id: row.dedupe === null ? undefined : String(row.dedupe),
+    };
+    if (chainHash(sha256, room, entry, sha256(entry.payload), end.hash) !== row.hash) return broken("its content does not match its hash");
+    ends.set(room, { seq, hash: String(row.hash) });
+  }
+  const rooms = ends.size;
+  for (const head of heads) {
+    const room = String(head.room);
+    const end = ends.get(room) ?? NOTHING;
+    if (head.seq !== end.seq || head.hash !== end.hash) {
+      return { rooms, entries, broken: { room, seq: Number(head.seq), why: `the chain should end here, but ends at ${end.seq}: entries are missing` } };
+    }
+    ends.delete(room);
+  }
+  for (const [room, end] of ends) return { rooms, entries, broken: { room, seq: end.seq, why: "the room has entries but no head" } };
+  return { rooms, entries, broken: null };
+}

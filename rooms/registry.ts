@@ -1,0 +1,204 @@
+/**
+ * Topic → room → the one living actor. Actors are made when something is said to them and forgotten when nobody is left:
+ * a million topics that came and went leave nothing behind.
+ */
+import type { Channel } from "../protocol/contract.ts";
+import { Refusal } from "../protocol/reason.ts";
+import { Actor, type Ground, type Publication } from "./actor.ts";
+import { Gate } from "./gate.ts";
+import type { Host, User } from "./host.ts";
+import type { Limits } from "./limits.ts";
+import type { Room } from "./room.ts";
+import type { Effect, Item, Rooms } from "./seam.ts";
+import { RoomSql } from "./sql.ts";
+import { type Call, Storage } from "./storage.ts";
+import { require } from "./token.ts";
+
+/** How many idle actors are kept warm. */
+const WARM = 1000;
+/** How long until a call that met a lost tick is carried again, in milliseconds. */
+const RETRY_MS = 100;
+
+export interface RegistryOptions {
+  readonly host: Host;
+  readonly rooms: readonly Room[];
+  readonly limits: Limits;
+  readonly graceMs: number;
+}
+
+interface Served {
+  readonly room: Room;
+  readonly contract: Channel;
+}
+
+export class Registry implements Rooms {
+  readonly storage: Storage;
+  readonly gate: Gate;
+  readonly #host: Host;
+  readonly #limits: Limits;
+  readonly #served: Served[] = [];
+  readonly #kinds = new Map<string, { room: Room; sql: RoomSql }>();
+  readonly #actors = new Map<string, Actor>();
+  /** Idle actors, the longest idle first. */
+  readonly #idle = new Map<string, Actor>();
+  readonly #refusals = new Map<string, number>();
+  #refusalsSince = 0;
+  /** Calls on their way, per pair of rooms, in order: the first one is being carried. */
+  readonly #calls = new Map<string, Call[]>();
+  #alarm: () => void = () => {};
+  readonly #ground: Ground;
+  #deliver: (effects: readonly Effect[]) => void = () => {};
+  #flush: () => void = () => {};
+
+  constructor({ host, rooms, limits, graceMs }: RegistryOptions) {
+    this.#host = host;
+    this.#limits = limits;
+    this.storage = new Storage(host, new Map(rooms.map((room) => [room.kind, room.migrations])));
+    this.gate = new Gate(host, this.storage, (effects) => this.#deliver(effects), () => this.#flush());
+    for (const room of rooms) {
+      this.#kinds.set(room.kind, { room, sql: new RoomSql(host.sql, `${room.kind}_`) });
+      for (const { contract } of room.topics) this.#served.push({ room, contract });
+    }
+    this.#ground = {
+      host,
+      storage: this.storage,
+      gate: this.gate,
+      limits,
+      graceMs,
+      mayLogRefusal: (user) => this.#mayLogRefusal(user),
+      carry: (calls) => this.#carry(calls),
+      armTimers: () => this.#armTimers(),
+      rested: (actor) => this.#rested(actor),
+    };
+  }
+
+  /** Connects the gateway: where effects go, and what is called once they all have. */
+  connect(deliver: (effects: readonly Effect[]) => void, flush: () => void): void {
+    this.#deliver = deliver;
+    this.#flush = flush;
+  }
+
+  /** What a dead process left behind goes on: timers that came due, calls that were not taken. */
+  start(): void {
+    this.#armTimers();
+    this.#carry(this.storage.waitingCalls());
+  }
+
+  // The first declared match wins. [53]
+  roomOf(topic: string, userId: string): string | undefined {
+    for (const { room, contract } of this.#served) {
+      const id = contract.idOf(topic);
+      if (id !== undefined) return `${room.kind}/${room.per === "user" ? userId : id}`;
+    }
+    return undefined;
+  }
+
+  inbox(item: Item): void | Promise<void> {
+    return this.#actor(item.room)!.inbox(item);
+  }
+
+  /** Publishes as a service: all or nothing. Resolves to the cursors once they are durable; rejects with a Refusal. */
+  async publish(topic: string, user: User, publications: readonly Publication[]): Promise<string[]> {
+    require(user, "publish");
+    const room = this.roomOf(topic, user.id);
+    if (room === undefined) throw new Refusal("unmatched topic");
+    return await new Promise((resolve, reject) => {
+      this.gate.post(() => void this.#actor(room)!.publish(topic, user, publications).then(resolve, reject));
+    });
+  }
+
+  /** The one living actor of a room; undefined when there is no such kind of room. Called inside a tick. */
+  #actor(name: string): Actor | undefined {
+    let actor = this.#actors.get(name);
+    if (!actor) {
+      const slash = name.indexOf("/");
+      const kind = this.#kinds.get(name.slice(0, slash));
+      if (!kind) return undefined;
+      actor = new Actor(kind.room, name.slice(slash + 1), kind.sql, this.#ground);
+      this.#actors.set(name, actor);
+      this.gate.touch(actor);
+    }
+    this.#idle.delete(name);
+    return actor;
+  }
+
+  #rested(actor: Actor): void {
+    this.#idle.delete(actor.name);
+    this.#idle.set(actor.name, actor);
+    if (this.#idle.size > WARM) this.evict(this.#idle.values().next().value!);
+  }
+
+  /** Forgets an actor. It comes back equal: what it knew is on disk, or in the member store. */
+  evict(actor: Actor): void {
+    if (!actor.idle) return;
+    this.#idle.delete(actor.name);
+    this.#actors.delete(actor.name);
+    this.storage.log.forget(actor.name);
+  }
+
+  /** How many actors live: for the health page and the tests. */
+  get size(): number {
+    return this.#actors.size;
+  }
+
+  #mayLogRefusal(user: string): boolean {
+    const now = this.#host.clock.now();
+    if (now - this.#refusalsSince > 60_000) {
+      this.#refusals.clear();
+      this.#refusalsSince = now;
+    }
+    const count = (this.#refusals.get(user) ?? 0) + 1;
+    this.#refusals.set(user, count);
+    return count <= this.#limits.refusals_logged;
+  }
+
+  // Calls: one at a time for each pair of rooms, so that a retry overtakes nothing.
+
+  #carry(calls: readonly Call[]): void {
+    for (const call of calls) {
+      const pair = JSON.stringify([call.room, call.target]);
+      const waiting = this.#calls.get(pair);
+      if (waiting) waiting.push(call);
+      else {
+        this.#calls.set(pair, [call]);
+        this.#carryNext(pair);
+      }
+    }
+  }
+
+  #carryNext(pair: string): void {
+    const call = this.#calls.get(pair)?.[0];
+    if (!call) {
+      this.#calls.delete(pair);
+      return;
+    }
+    this.gate.post(() => {
+      const actor = this.#actor(call.target);
+      const settled = (how: "taken" | "lost" | { failed: string }) => {
+        if (how === "lost") return void this.#host.clock.after(RETRY_MS, () => this.#carryNext(pair));
+        this.#calls.get(pair)!.shift();
+        this.gate.post(() => how === "taken" ? this.storage.removeCall(call.id) : this.storage.parkCall(call.id, how.failed));
+        this.#carryNext(pair);
+      };
+      if (actor) actor.called(call, settled);
+      else settled({ failed: "no such kind of room" });
+    });
+  }
+
+  // Timers: many over one alarm.
+
+  #armTimers(): void {
+    this.#alarm();
+    const due = this.storage.nextTimer();
+    if (due === null) return;
+    // A clock's callback takes at most 2^31 - 1 ms.
+    const wait = Math.min(Math.max(0, due - this.#host.clock.now()), 2 ** 31 - 1);
+    this.#alarm = this.#host.clock.after(wait, () => this.gate.post(() => this.#ring()));
+  }
+
+  #ring(): void {
+    // Armed again after the commit, or after a lost one: the rows that remain are due.
+    this.#host.clock.after(RETRY_MS, () => this.gate.post(() => this.#armTimers()));
+    for (const { room, name } of this.storage.dueTimers(this.#host.clock.now())) this.#actor(room)?.timer(name);
+  }
+}

@@ -1,0 +1,115 @@
+/**
+ * A room is data: which topics it serves, its tables, and what it does when something is said. This file is the
+ * vocabulary that behaviours are written in; `actor.ts` runs them.
+ */
+import type { Channel, EventName, EventPayload, JoinParams, JoinReply, PresenceMeta, PushName, PushPayload, PushReply } from "../protocol/contract.ts";
+import type { User } from "./host.ts";
+import type { Sql } from "./sql.ts";
+import type { Right } from "./token.ts";
+
+/**
+ * Slow work. Return it from a join or a push: `work` runs outside the turn, is aborted after `LIMIT_LATER_MS`, and a late
+ * result is discarded. Its result goes through `finish`, a turn of its own, which may write and whose return is the reply.
+ */
+export class Later<T = unknown, R = unknown> {
+  constructor(
+    readonly work: (signal: AbortSignal) => Promise<T>,
+    readonly finish: (ctx: RoomContext, result: T) => R = (_ctx, result) => result as unknown as R,
+  ) {}
+}
+
+/** What every turn of a room has. It throws TypeError when used after its turn. */
+export interface RoomContext {
+  /** The room's name, `case/1`. */
+  readonly room: string;
+  /** The id in its name, verbatim. */
+  readonly id: string;
+  /** Milliseconds since 1970. */
+  now(): number;
+  /** A fresh id, with the prefix of its kind: `annotation_x…`. */
+  newId(prefix: string): string;
+  readonly sql: Sql;
+  /** Queues an event for every member of the room's topic of that contract. It leaves after the commit. */
+  announce<C extends Channel, E extends EventName<C>>(contract: C, event: E, payload: EventPayload<C, E>): void;
+  /** Wakes the room's timer of that name after `ms`; it survives a restart. A second call moves it. */
+  after(ms: number, timer: string): void;
+  /** Sends plain JSON to another room: kept in this turn, delivered at least once and in order, taken once. */
+  call(room: string, message: unknown): void;
+  /** Where the room's log stands: null before its first entry. */
+  cursor(): string | null;
+}
+
+/** What a turn of one member has besides. */
+export interface Context<C extends Channel = Channel> extends RoomContext {
+  readonly topic: string;
+  readonly user: User;
+  /** Throws Refusal `forbidden` when the user's role has not that right. */
+  require(right: Right): void;
+  /** To every member of this topic; the sender hears it too, before his reply. [71, 72] */
+  broadcast<E extends EventName<C>>(event: E, payload: EventPayload<C, E> | Uint8Array): void;
+  /** To every member but this session. */
+  broadcastFrom<E extends EventName<C>>(event: E, payload: EventPayload<C, E> | Uint8Array): void;
+  /** To this session alone; in a join, after its reply. [60] */
+  push(event: string, payload: Readonly<Record<string, unknown>> | Uint8Array): void;
+  /** Ends this session once its reply is out: phx_close. [78] */
+  close(): void;
+  readonly presence: SessionPresence<C>;
+}
+
+/** The metas of this session; the key is the user's id unless said otherwise. */
+export interface SessionPresence<C extends Channel = Channel> {
+  /** Returns the phx_ref, or null when this session tracks that key already. [92] */
+  track(meta: PresenceMeta<C>, key?: string): string | null;
+  /** Merges into the meta; null when there is none. [90] */
+  update(change: Partial<PresenceMeta<C>>, key?: string): string | null;
+  untrack(key?: string): void;
+}
+
+// deno-lint-ignore no-explicit-any
+type Loose = any;
+
+/** What one topic of a room does. Return is the ok reply; `throw new Refusal` is an error reply and leaves no trace. */
+export interface Behaviour<C extends Channel = Channel> {
+  /** Throws Refusal when this user may not be here: asked before every join, and again when his token is renewed. */
+  admit?(ctx: Context<C>): void;
+  join(ctx: Context<C>, params: JoinParams<C>): JoinReply<C> | Later<Loose, JoinReply<C>>;
+  /** The user's first session came, or his last one went and was not held. Nobody is asked: these are facts. */
+  arrive?(ctx: Context<C>): void;
+  depart?(ctx: Context<C>): void;
+  readonly on: { readonly [E in PushName<C>]: (ctx: Context<C>, payload: PushPayload<C, E>) => PushReply<C, E> | Later<Loose, PushReply<C, E>> };
+  /** What else happens when a back end publishes; the event itself is announced in any case. */
+  readonly published?: { readonly [E in EventName<C>]?: (ctx: RoomContext, payload: EventPayload<C, E>) => void };
+}
+
+/** A contract with its behaviour, the types of the one taken from the other. */
+export interface Topic {
+  readonly contract: Channel;
+  readonly behaviour: Behaviour<Loose>;
+}
+
+export function behave<C extends Channel>(contract: C, behaviour: Behaviour<C>): Topic {
+  return { contract, behaviour };
+}
+
+export interface RoomDefinition {
+  /** DDL, one entry per version, STRICT tables prefixed with the kind: `case_…`. */
+  readonly migrations: readonly string[];
+  readonly topics: readonly Topic[];
+  readonly timers?: Readonly<Record<string, (ctx: RoomContext) => void>>;
+  /** What another room's `call` does here. A Refusal is an answer; any other throw sets the call aside, reported. */
+  called?(ctx: RoomContext, message: Loose, from: string): void;
+}
+
+export interface Room extends RoomDefinition {
+  /** What stands before the slash of its rooms' names. */
+  readonly kind: string;
+  /** `topic`: one room for each id of its topics, verbatim. `user`: one for each user, whatever the topic's id. */
+  readonly per: "topic" | "user";
+}
+
+/** `room("case/{caseId}", …)` owns a room for each id of its topics; `room("search/{user}", …)` one for each user. */
+export function room(pattern: string, definition: RoomDefinition): Room {
+  const match = /^([a-z]+)\/\{(\w+)\}$/.exec(pattern);
+  if (!match) throw new TypeError(`Cannot name rooms by "${pattern}"`);
+  return { kind: match[1], per: match[2] === "user" ? "user" : "topic", ...definition };
+}

@@ -1,0 +1,70 @@
+/**
+ * What crosses between gateways and rooms: plain data in batches, a function call in one process and RPC between objects.
+ * A gateway knows sockets, refs and serializers; a room knows members, events and bodies.
+ */
+import type { Body, Encoded, Ref } from "../protocol/frame.ts";
+import type { EventKind } from "../protocol/contract.ts";
+import type { User } from "./host.ts";
+
+/** To which room, from which join of which socket: a session is `gateway.socket.n`. */
+interface Address {
+  readonly room: string;
+  readonly topic: string;
+  readonly session: string;
+}
+
+/** From a gateway to a room. */
+export type Item =
+  & Address
+  & (
+    /** `replaces`: the session that this socket had on the topic so far. */
+    | { readonly kind: "join"; readonly ref: Ref; readonly payload: unknown; readonly user: User; readonly replaces?: string }
+    | { readonly kind: "push"; readonly ref: Ref; readonly event: string; readonly payload: unknown }
+    | { readonly kind: "leave"; readonly ref: Ref }
+    /** The socket is gone; `held` when it may be back soon. */
+    | { readonly kind: "gone"; readonly held: boolean }
+    /** The socket's user renewed his token, perhaps with other rights. */
+    | { readonly kind: "renew"; readonly user: User }
+  );
+
+/** From a room to a gateway, in the order in which it is to be seen. */
+export type Effect =
+  /** The ok reply to a join; from here on the session hears the topic. */
+  | { readonly kind: "joined"; readonly session: string; readonly ref: Ref; readonly body: Body }
+  | { readonly kind: "reply"; readonly session: string; readonly ref: Ref; readonly status: "ok" | "error"; readonly body: Body }
+  /** To a push that found no member: told as for any topic that is not joined. [58, 65] */
+  | { readonly kind: "unmatched"; readonly session: string; readonly topic: string; readonly ref: Ref }
+  | { readonly kind: "push"; readonly session: string; readonly event: string; readonly body: Body }
+  | { readonly kind: "broadcast"; readonly topic: string; readonly event: string; body: Body; readonly durability: EventKind; readonly except?: string }
+  /** The session is over; told with phx_close or phx_error, or not at all when its join was refused. */
+  | { readonly kind: "end"; readonly session: string; readonly event: "phx_close" | "phx_error" | null; readonly body: string }
+  /** From the gateway to itself: an answer that no room gives, in its place among theirs. */
+  | { readonly kind: "direct"; readonly socket: string; readonly frame: Encoded };
+
+/** The rooms, as a gateway sees them. A promise says that a join takes its time: the socket waits for it. [57] */
+export interface Rooms {
+  inbox(item: Item): void | Promise<void>;
+  /** The name of the room that owns the topic for this user; undefined when no channel matches it. */
+  roomOf(topic: string, userId: string): string | undefined;
+}
+
+/** JSON text of what a room sends. Throws CannotEncode, so that it fails its turn and never the delivery. */
+export function encode(value: unknown): string {
+  let json: string | undefined;
+  try {
+    json = JSON.stringify(value);
+  } catch (cause) {
+    throw new CannotEncode("Cannot encode: it is circular or holds a BigInt", { cause });
+  }
+  if (json === undefined) throw new CannotEncode(`Cannot encode: ${typeof value} is no JSON`);
+  return json;
+}
+
+/** Bytes are copied: the sender may go on using them. */
+export function bodyOf(payload: unknown): Body {
+  return payload instanceof Uint8Array ? payload.slice() : encode(payload);
+}
+
+export class CannotEncode extends TypeError {
+  override readonly name = "CannotEncode";
+}

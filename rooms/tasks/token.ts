@@ -1,0 +1,38 @@
+/** `deno task token`: signs a token with the server's own secret, for development and back ends of one's own. */
+import { parseArgs } from "node:util";
+import { Claims, sign } from "../token.ts";
+import { readConfig } from "../config.ts";
+import { signingSecret } from "../hosts/deno_secret.ts";
+
+const USAGE = `deno task token --sub user_1 [--name "User One"] [--role attorney] [--cases case_1,case_2 | --cases '*'] [--ttl 30m]
+  role: admin, attorney, paralegal, client, viewer or service    ttl: a number with s, m, h or d`;
+
+const UNITS = { s: 1, m: 60, h: 3600, d: 86_400 } as const;
+
+function seconds(ttl: string): number {
+  const parsed = /^(\d+)([smhd])$/.exec(ttl);
+  if (!parsed || Number(parsed[1]) === 0) throw new TypeError(`Cannot read --ttl ${ttl}`);
+  return Number(parsed[1]) * UNITS[parsed[2] as keyof typeof UNITS];
+}
+
+try {
+  const { values } = parseArgs({
+    args: Deno.args,
+    options: {
+      sub: { type: "string" },
+      name: { type: "string" },
+      role: { type: "string", default: "attorney" },
+      cases: { type: "string", default: "" },
+      ttl: { type: "string", default: "30m" },
+    },
+  });
+  const config = readConfig(Deno.env.toObject());
+  const ttl = seconds(values.ttl);
+  const case_ids = values.cases === "*" ? "*" : values.cases.split(",").filter(Boolean);
+  const claims = Claims.parse({ sub: values.sub, name: values.name, role: values.role, case_ids, exp: ttl });
+  const user = { id: claims.sub, name: claims.name ?? claims.sub, role: claims.role, cases: claims.case_ids };
+  console.log(await sign(signingSecret(config), user, ttl, Date.now(), { issuer: config.AUTH_ISSUER, audience: config.AUTH_AUDIENCE }));
+} catch (error) {
+  console.error(`${error instanceof Error ? error.message : error}\n${USAGE}`);
+  Deno.exit(2);
+}

@@ -1,0 +1,110 @@
+/** Who somebody is, and what he may do: tokens checked with jose, the table of roles, and the claim of cases. */
+import { createLocalJWKSet, createRemoteJWKSet, errors, jwtVerify, type JWTVerifyGetKey, SignJWT } from "jose";
+import { z } from "zod";
+import { isName } from "../protocol/frame.ts";
+import { Refusal } from "../protocol/reason.ts";
+import { Role } from "../protocol/channels/case.ts";
+import type { User } from "./host.ts";
+
+export type Right = "read" | "annotate" | "code" | "edit" | "upload" | "privilege" | "moderate" | "publish";
+
+/** What each role may do in the cases that its token names. A service publishes to every case. */
+export const RIGHTS: Readonly<Record<User["role"], readonly Right[]>> = {
+  admin: ["read", "annotate", "code", "edit", "upload", "privilege", "moderate"],
+  attorney: ["read", "annotate", "code", "edit", "upload", "privilege", "moderate"],
+  paralegal: ["read", "annotate", "code", "edit", "upload"],
+  client: ["read", "annotate"],
+  viewer: ["read"],
+  service: ["read", "upload", "privilege", "publish"],
+};
+
+export function may(user: User, right: Right): boolean {
+  return RIGHTS[user.role].includes(right);
+}
+
+/** Throws Refusal `forbidden` when the user's role has not that right. */
+export function require(user: User, right: Right): void {
+  if (!may(user, right)) throw new Refusal("forbidden", { message: `the role ${user.role} may not ${right}` });
+}
+
+/** Access to a case is the token's claim alone, whatever the role: ethical walls. */
+export function mayEnter(user: User, caseId: string): boolean {
+  return user.cases === "*" || user.cases.includes(caseId);
+}
+
+const Name = z.string().min(1).max(255).refine(isName);
+
+/** The claims of a token. Others are ignored. */
+export const Claims = z.object({
+  sub: Name,
+  name: Name.optional(),
+  role: Role,
+  case_ids: z.union([z.literal("*"), z.array(Name).max(10_000)]).default([]),
+  exp: z.number(),
+});
+
+/** A user, and when his token ends, in milliseconds since 1970. */
+export interface Identity {
+  readonly user: User;
+  readonly expires: number;
+}
+
+export interface TokenConfig {
+  /** At least 32 bytes; HS256. Exactly one of the three is set. */
+  readonly secret?: Uint8Array;
+  readonly jwksUrl?: URL;
+  /** The content of a key set file. */
+  readonly jwks?: { keys: Record<string, unknown>[] };
+  readonly issuer?: string;
+  readonly audience?: string;
+  readonly maxBytes: number;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+}
+
+// Asymmetric only: a public key must never pass for a shared secret.
+const ASYMMETRIC = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"];
+
+/** Seconds by which another machine's clock may differ. */
+const TOLERANCE = 5;
+
+export type Verify = (token: string) => Promise<Identity>;
+
+/** Makes the check of tokens. It throws Refusal `token_invalid` or `token_expired`, and never repeats the token. */
+export function verifier(config: TokenConfig): Verify {
+  const key: JWTVerifyGetKey | Uint8Array = config.secret ??
+    (config.jwks ? createLocalJWKSet(config.jwks as Parameters<typeof createLocalJWKSet>[0]) : createRemoteJWKSet(config.jwksUrl!));
+  const options = {
+    algorithms: config.secret ? ["HS256"] : ASYMMETRIC,
+    requiredClaims: ["sub", "role", "exp"],
+    clockTolerance: TOLERANCE,
+    issuer: config.issuer,
+    audience: config.audience,
+  };
+  return async (token) => {
+    // A token is read only when it is small: its parts are decoded before the signature is known.
+    if (token.length > config.maxBytes) throw new Refusal("token_invalid", { message: "the token is too long", limit: config.maxBytes });
+    const checks = { ...options, currentDate: new Date(config.now()) };
+    const { payload } = await (key instanceof Uint8Array ? jwtVerify(token, key, checks) : jwtVerify(token, key, checks)).catch(refuse);
+    const claims = Claims.safeParse(payload);
+    if (!claims.success) throw new Refusal("token_invalid", { message: `the claim ${claims.error.issues[0].path.join(".")} is missing or wrong` });
+    const { sub, name, role, case_ids, exp } = claims.data;
+    return { user: { id: sub, name: name ?? sub, role, cases: case_ids }, expires: exp * 1000 };
+  };
+}
+
+function refuse(error: unknown): never {
+  if (error instanceof errors.JWTExpired) throw new Refusal("token_expired");
+  if (error instanceof errors.JOSEError || error instanceof TypeError) throw new Refusal("token_invalid");
+  throw new Refusal("unavailable", { message: "the keys cannot be had now" });
+}
+
+/** Signs a token for development and tests. `ttlSeconds` counts from `now`, milliseconds since 1970. */
+export function sign(secret: Uint8Array, user: User, ttlSeconds: number, now: number, claims: { issuer?: string; audience?: string } = {}): Promise<string> {
+  const issued = Math.floor(now / 1000);
+  const jwt = new SignJWT({ name: user.name, role: user.role, case_ids: user.cases as string[] | "*" }).setProtectedHeader({ alg: "HS256" })
+    .setSubject(user.id).setIssuedAt(issued).setExpirationTime(issued + ttlSeconds);
+  if (claims.issuer) jwt.setIssuer(claims.issuer);
+  if (claims.audience) jwt.setAudience(claims.audience);
+  return jwt.sign(secret);
+}

@@ -1,0 +1,224 @@
+/** One turn of one room: the Context that behaviours see, and what it has queued. Nothing leaves from here. */
+import type { Channel, EventKind, EventSpec } from "../protocol/contract.ts";
+import { own } from "../protocol/contract.ts";
+import { type Tracked, tracked } from "../protocol/presence.ts";
+import type { Host, Member, SqlRow, SqlValue, User } from "./host.ts";
+import { cursorOf, type Entry } from "./log.ts";
+import type { Context, SessionPresence } from "./room.ts";
+import type { Finished } from "./gate.ts";
+import { bodyOf, CannotEncode, type Effect, encode } from "./seam.ts";
+import type { RoomSql } from "./sql.ts";
+import type { Call, Storage } from "./storage.ts";
+import type { TopicState } from "./topic.ts";
+import { require, type Right } from "./token.ts";
+
+/** The room that a turn belongs to, as far as a turn needs it. */
+export interface TurnOwner {
+  readonly name: string;
+  readonly id: string;
+  readonly host: Host;
+  readonly storage: Storage;
+  readonly roomSql: RoomSql;
+  wrote: boolean;
+  settle(): void;
+  recover(): void;
+  rest(): void;
+  topicOf(contract: Channel): string;
+}
+
+type Broadcast = Extract<Effect, { kind: "broadcast" }>;
+
+export class Turn implements Context, Finished, SessionPresence {
+  effects: Effect[] = [];
+  undo: (() => void)[] = [];
+  kept: (() => void) | null = null;
+  lost: (() => readonly Effect[]) | null = null;
+  /** Lasting events in order, to be logged once the handler has returned. */
+  #entries: { entry: Entry; effect: Broadcast }[] | null = null;
+  calls: Call[] | null = null;
+  timers = false;
+  closing = false;
+  #over = false;
+
+  constructor(readonly actor: TurnOwner, private readonly at: TopicState | null = null, readonly member: Member | null = null) {}
+
+  get room(): string {
+    return this.actor.name;
+  }
+  get id(): string {
+    return this.actor.id;
+  }
+  get topic(): string {
+    return this.#topic().topic;
+  }
+  get user(): User {
+    return this.#member().user;
+  }
+  get presence(): SessionPresence {
+    return this;
+  }
+
+  now(): number {
+    return this.actor.host.clock.now();
+  }
+  newId(prefix: string): string {
+    return `${prefix}_${this.actor.host.id()}`;
+  }
+  require(right: Right): void {
+    require(this.user, right);
+  }
+
+  sql(strings: TemplateStringsArray, ...values: (SqlValue | undefined)[]): SqlRow[] {
+    this.#alive();
+    const statement = this.actor.roomSql.statement(strings);
+    if (statement.writes) this.actor.wrote = true;
+    return this.actor.roomSql.run(statement, this.actor.name, values);
+  }
+
+  announce(contract: Channel, event: string, payload: unknown): void {
+    this.#queue(contract, this.actor.topicOf(contract), event, payload);
+  }
+  broadcast(event: string, payload: unknown): void {
+    const { contract, topic } = this.#topic();
+    this.#queue(contract, topic, event, payload);
+  }
+  broadcastFrom(event: string, payload: unknown): void {
+    const { contract, topic } = this.#topic();
+    this.#queue(contract, topic, event, payload, this.#member().session);
+  }
+  push(event: string, payload: unknown): void {
+    this.#alive();
+    this.effects.push({ kind: "push", session: this.#member().session, event, body: bodyOf(payload) });
+  }
+  close(): void {
+    this.#alive();
+    this.closing = true;
+  }
+
+  /** Queues a broadcast; a lasting one is also an entry of the log. */
+  #queue(contract: Channel, topic: string, event: string, payload: unknown, except?: string): void {
+    this.#alive();
+    const spec: EventSpec | undefined = own(contract.events, event);
+    if (!spec && !contract.loose) throw new TypeError(`Cannot broadcast ${event}: it is not in the contract of ${contract.topic}`);
+    const durability: EventKind = spec?.kind ?? "exact";
+    const body = bodyOf(payload);
+    const effect: Broadcast = { kind: "broadcast", topic, event, body, durability, except };
+    this.effects.push(effect);
+    if (durability !== "lasting") return;
+    if (typeof body !== "string" || body[0] !== "{") throw new CannotEncode(`Cannot keep ${event}: its payload is no JSON object`);
+    this.#keep({ at: this.now(), user: this.member?.user.id ?? "", topic, event, payload: body }, effect);
+  }
+  #keep(entry: Entry, effect: Broadcast): number {
+    return (this.#entries ??= []).push({ entry, effect }) - 1;
+  }
+
+  /** The entry that a publication would be. */
+  entryOf(contract: Channel, event: string, payload: unknown, user: string, id: string | undefined): Entry {
+    return { at: this.now(), user, topic: this.actor.topicOf(contract), event, payload: encode(payload), id };
+  }
+  /** Queues what a back end published. Returns its place among the turn's lasting events. */
+  publish(entry: Entry): number {
+    this.#alive();
+    const effect: Broadcast = { kind: "broadcast", topic: entry.topic, event: entry.event, body: entry.payload, durability: "lasting" };
+    this.effects.push(effect);
+    return this.#keep(entry, effect);
+  }
+
+  after(ms: number, timer: string): void {
+    this.#alive();
+    this.actor.wrote = true;
+    this.timers = true;
+    this.actor.storage.setTimer(this.actor.name, timer, this.now() + ms);
+  }
+  call(room: string, message: unknown): void {
+    this.#alive();
+    this.actor.wrote = true;
+    (this.calls ??= []).push(this.actor.storage.addCall(this.actor.name, room, encode(message)));
+  }
+  cursor(): string | null {
+    return cursorOf(this.actor.storage.log.head(this.actor.name));
+  }
+
+  track(meta: object, key = this.user.id): string | null {
+    this.#alive();
+    if (this.#tracked(key)) return null;
+    return this.#show(tracked(key, meta, this.actor.host.id()));
+  }
+  update(change: object, key = this.user.id): string | null {
+    this.#alive();
+    const old = this.#tracked(key);
+    if (!old) return null;
+    const { phx_ref, phx_ref_prev: _, ...meta } = JSON.parse(old.json);
+    this.#hide(old);
+    return this.#show(tracked(key, { ...meta, ...change }, this.actor.host.id(), phx_ref));
+  }
+  untrack(key = this.user.id): void {
+    this.#alive();
+    const old = this.#tracked(key);
+    if (old) this.#hide(old);
+  }
+
+  #tracked(key: string): Tracked | undefined {
+    return this.#member().presence.find((entry) => entry.key === key);
+  }
+  #show(entry: Tracked): string {
+    const at = this.#topic();
+    this.#replacePresence([...this.#member().presence, entry]);
+    at.presence.add(entry);
+    this.undo.push(() => at.presence.remove(entry));
+    return entry.phx_ref;
+  }
+  #hide(entry: Tracked): void {
+    const at = this.#topic();
+    this.#replacePresence(this.#member().presence.filter((other) => other !== entry));
+    at.presence.remove(entry);
+    this.undo.push(() => at.presence.add(entry));
+  }
+  #replacePresence(presence: Member["presence"]): void {
+    const member = this.#member();
+    const before = member.presence;
+    this.actor.host.members.put(this.actor.name, Object.assign(member, { presence }));
+    this.undo.push(() => this.actor.host.members.put(this.actor.name, Object.assign(member, { presence: before })));
+  }
+
+  /** After the handler: appends what lasts and writes the cursors into the events. Returns the cursors. */
+  seal(): string[] {
+    this.#over = true;
+    if (!this.#entries) return [];
+    this.actor.wrote = true;
+    return this.#entries.map(({ entry, effect }) => {
+      const cursor = this.actor.storage.log.append(this.actor.name, entry);
+      effect.body = withCursor(entry.payload, cursor);
+      return cursor;
+    });
+  }
+
+  /** Takes the turn back: its effects vanish, memory is as before. Its writes were undone by the storage. */
+  vanish(): void {
+    this.#over = true;
+    for (const step of this.undo.toReversed()) step();
+    this.undo = [];
+    this.effects = [];
+    this.#entries = null;
+    this.calls = null;
+    this.timers = false;
+    this.closing = false;
+  }
+
+  #alive(): void {
+    if (this.#over) throw new TypeError("Cannot use a context after its turn");
+  }
+  #topic(): TopicState {
+    if (!this.at) throw new TypeError("Cannot speak of a topic here: the turn has none");
+    return this.at;
+  }
+  #member(): Member {
+    if (!this.member) throw new TypeError("Cannot speak of a member here: the turn has none");
+    return this.member;
+  }
+}
+
+/** A lasting event shows its cursor beside its own fields. */
+function withCursor(payload: string, cursor: string): string {
+  return `${payload.slice(0, -1)}${payload.length > 2 ? "," : ""}"cursor":${JSON.stringify(cursor)}}`;
+}
