@@ -4,6 +4,7 @@ import { readConfig } from "./rooms/config.ts";
 import { build } from "./rooms/house.ts";
 import { denoHost, Journal } from "./rooms/hosts/deno.ts";
 import { isDevelopment, signingSecret, tokenConfig } from "./rooms/hosts/deno_secret.ts";
+import { packFrame } from "./rooms/hosts/deno_wire.ts";
 import { serve } from "./rooms/hosts/deno_server.ts";
 import { sign, verifier } from "./rooms/token.ts";
 
@@ -26,6 +27,7 @@ async function start(): Promise<void> {
     host,
     rooms,
     verify,
+    pack: packFrame,
     limits: config.limits,
     graceMs: config.PRESENCE_GRACE_MS,
     allowedOrigins: config.ALLOWED_ORIGINS,

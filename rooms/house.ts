@@ -1,5 +1,4 @@
 /** Puts rooms, gateway and routes together over one host: what `main.ts` serves, and what tests and the fixture serve too. */
-import { packFrame } from "./hosts/deno_wire.ts";
 import type { Channel } from "../protocol/contract.ts";
 import { Gateway } from "./gateway.ts";
 import type { Host } from "./host.ts";
@@ -7,12 +6,14 @@ import { type App, type AppOptions, makeApp } from "./http/app.ts";
 import type { Limits } from "./limits.ts";
 import { Registry } from "./registry.ts";
 import type { Room } from "./room.ts";
+import type { Pack } from "./socket.ts";
 import type { Verify } from "./token.ts";
 
 export interface HouseOptions extends Pick<AppOptions, "allowedOrigins" | "trustProxy" | "endpoints" | "note"> {
   readonly host: Host;
   readonly rooms: readonly Room[];
   readonly verify: Verify;
+  readonly pack: Pack;
   readonly limits: Limits;
   readonly graceMs: number;
 }
@@ -23,9 +24,9 @@ export interface House {
   readonly app: App;
 }
 
-export function build({ host, rooms, verify, limits, graceMs, ...options }: HouseOptions): House {
+export function build({ host, rooms, verify, pack, limits, graceMs, ...options }: HouseOptions): House {
   const registry = new Registry({ host, rooms, limits, graceMs });
-  const gateway = new Gateway({ id: "g", host, rooms: registry, gate: registry.gate, limits, verify, pack: packFrame });
+  const gateway = new Gateway({ id: "g", host, rooms: registry, gate: registry.gate, limits, verify, pack });
   registry.connect((effects) => gateway.deliver(effects), () => gateway.flush());
   const channels: Channel[] = rooms.flatMap((room) => room.topics.map(({ contract }) => contract));
   const app = makeApp({ registry, gateway, verify, limits, channels, report: host.report, ...options });

@@ -51,8 +51,9 @@ class Path {
     if (this.#joined) return this.#joined;
     if (!this.before?.packet) return this.#joined = this.packet!;
     const bytes = Buffer.allocUnsafe(this.length);
-    let end = this.length;
-    for (let path: Path | null = this; path?.packet; path = path.before) bytes.set(path.packet, end -= path.packet.length);
+    let end = this.length - this.packet!.length;
+    bytes.set(this.packet!, end);
+    for (let path: Path | null = this.before; path?.packet; path = path.before) bytes.set(path.packet, end -= path.packet.length);
     return this.#joined = bytes;
   }
 

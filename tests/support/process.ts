@@ -1,0 +1,69 @@
+/** A server process, started as a user starts it. */
+import { sign } from "../../rooms/token.ts";
+import type { User } from "../../rooms/host.ts";
+import { someone } from "./stage.ts";
+
+export const SECRET = "a secret of the tests, at least 32 bytes";
+
+export interface Running {
+  readonly port: number;
+  readonly url: string;
+  readonly ws: string;
+  readonly dataDir: string;
+  /** Everything that it has written so far. */
+  output(): string;
+  token(user?: User, ttlSeconds?: number): Promise<string>;
+  /** Sends the signal and waits for the end; resolves to the exit code. */
+  stop(signal?: Deno.Signal): Promise<number>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** Runs `deno task start` (or another script) on a free port and waits until it says that it is ready. */
+export async function startServer(env: Record<string, string> = {}, script?: string[]): Promise<Running> {
+  const dataDir = env.DATA_DIR ?? Deno.makeTempDirSync({ prefix: "caseroom-test-" });
+  const child = new Deno.Command(Deno.execPath(), {
+    args: script ?? ["task", "--quiet", "start"],
+    cwd: new URL("../..", import.meta.url),
+    env: { PORT: "0", DATA_DIR: dataDir, AUTH_SECRET: SECRET, NO_COLOR: "1", ...env },
+    stdout: "piped",
+    stderr: "piped",
+    stdin: "null",
+  }).spawn();
+  let output = "";
+  const read = async (stream: ReadableStream<Uint8Array>) => {
+    for await (const text of stream.pipeThrough(new TextDecoderStream())) output += text;
+  };
+  const reading = Promise.all([read(child.stdout), read(child.stderr)]);
+  let code: number | null = null;
+  const ended = child.status.then((status) => code = status.code);
+  const deadline = Date.now() + 30_000;
+  let port = 0;
+  while (port === 0) {
+    port = Number(/ready on \S+?:(\d+)\//.exec(output)?.[1] ?? 0);
+    if (code !== null || Date.now() > deadline) {
+      await reading;
+      throw new Error(`The server did not start (${code}): ${output}`);
+    }
+    if (port === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  const secret = new TextEncoder().encode(env.AUTH_SECRET ?? SECRET);
+  const running: Running = {
+    port,
+    url: `http://127.0.0.1:${port}`,
+    ws: `ws://127.0.0.1:${port}/socket`,
+    dataDir,
+    output: () => output,
+    token: (user = someone("user_1"), ttlSeconds = 600) => sign(secret, user, ttlSeconds, Date.now()),
+    async stop(signal = "SIGTERM") {
+      if (code === null) child.kill(signal);
+      await ended;
+      await reading;
+      return code!;
+    },
+    async [Symbol.asyncDispose]() {
+      await running.stop("SIGKILL").catch(() => {});
+      if (!env.DATA_DIR) Deno.removeSync(dataDir, { recursive: true });
+    },
+  };
+  return running;
+}
