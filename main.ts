@@ -2,7 +2,7 @@
 import { rooms } from "./rooms/channels/mod.ts";
 import { readConfig } from "./rooms/config.ts";
 import { build } from "./rooms/house.ts";
-import { denoHost, Journal } from "./rooms/hosts/deno.ts";
+import { denoHost, holdDataDir, Journal } from "./rooms/hosts/deno.ts";
 import { isDevelopment, signingSecret, tokenConfig } from "./rooms/hosts/deno_secret.ts";
 import { packFrame } from "./rooms/hosts/deno_wire.ts";
 import { serve } from "./rooms/hosts/deno_server.ts";
@@ -20,7 +20,7 @@ try {
 
 async function start(): Promise<void> {
   const config = readConfig(Deno.env.toObject());
-  Deno.mkdirSync(config.DATA_DIR, { recursive: true });
+  holdDataDir(config.DATA_DIR);
   const verify = verifier(tokenConfig(config));
   const host = denoHost(`${config.DATA_DIR}/caseroom.db`);
   const { registry, gateway, app } = build({

@@ -137,7 +137,6 @@ export class Gateway {
     if (socket.closed) return;
     if (socket.held) {
       socket.held.push(() => this.#serve(socket, data, binary));
-      if (socket.held.length === socket.limits.waiting_frames) socket.wire.pause();
       return;
     }
     if (this.#options.host.clock.now() >= socket.expires) return this.close(socket, 4001, "token expired");
@@ -243,15 +242,16 @@ export class Gateway {
     });
   }
 
-  /** What comes meanwhile waits in its order; too much of it stops the reading. */
+  /** Reading pauses; what was read already waits in its order. */
   #hold(socket: Socket, until: Promise<void>): void {
     socket.held = [];
+    socket.wire.pause();
     const resume = () =>
       this.#options.gate.post(() => {
         const waiting = socket.held ?? [];
         socket.held = null;
         if (socket.closed) return;
-        if (waiting.length >= socket.limits.waiting_frames) socket.wire.resume();
+        socket.wire.resume();
         for (const serve of waiting) serve();
       });
     until.then(resume, (error) => {

@@ -11,6 +11,8 @@ export interface SqlHost {
   vet(statement: string): void;
   /** Runs `body`; when it throws, what it wrote is undone. Nests. */
   atomic<T>(body: () => T): T;
+  /** Declares the tick lost: what was written in it must not be kept. */
+  lose(cause: unknown): void;
   /** Makes durable what was written since the last commit: on return it is on disk. Throws StoreLost when it is not known to be. */
   commit(): void;
   close(): void;

@@ -16,7 +16,6 @@ export const LIMITS = {
   passing_outbox_bytes: limit(262_144, "bytes", "waiting for a slow reader, above which passing events are dropped"),
   outbox_bytes: limit(1_048_576, "bytes", "unsolicited bytes waiting for a slow reader; more closes 1013"),
   later_ms: limit(4_000, "ms", "slow work behind a push or join; then `timeout`"),
-  waiting_frames: limit(1_000, "frames", "of one socket behind a slow join; then its reading pauses"),
   publish_events: limit(100, "events", "in one publishing request"),
   publish_bytes: limit(8_388_608, "bytes", "one publishing request; more is 413"),
   refusals_logged: limit(10, "per user and minute", "refusals of authority written to the log"),

@@ -5,7 +5,7 @@
  * walks back from there. Appending is then a pure append, whatever the number of rooms. The rows of a refused authority
  * stand in the same chain as the events.
  */
-import type { Host, SqlRow } from "./host.ts";
+import { type Host, type SqlRow, type SqlValue, StoreLost } from "./host.ts";
 import { Refusal } from "../protocol/reason.ts";
 
 export const LOG_SCHEMA = [
@@ -80,11 +80,7 @@ export class Log {
     const seq = this.#next;
     const digest = this.#host.sha256(entry.payload);
     const hash = chainHash(this.#host.sha256, room, entry, digest, head.hash);
-    this.#host.sql.run(
-      APPEND,
-      [seq, room, head.seq, entry.at, entry.user, entry.topic, entry.event, entry.payload, entry.id ?? null, head.hash, hash],
-      true,
-    );
+    this.#write(APPEND, [seq, room, head.seq, entry.at, entry.user, entry.topic, entry.event, entry.payload, entry.id ?? null, head.hash, hash]);
     this.#next = seq + 1;
     const next = { seq, hash };
     this.#heads.set(room, next);
@@ -92,9 +88,19 @@ export class Log {
     const cursor = cursorOf(next)!;
     if (entry.id !== undefined) {
       const values = [room, entry.user, entry.id, cursor, this.#contentDigest(entry)];
-      this.#host.sql.run("insert into log_dedupe (room, user, id, cursor, digest) values (?,?,?,?,?)", values, true);
+      this.#write("insert into log_dedupe (room, user, id, cursor, digest) values (?,?,?,?,?)", values);
     }
     return cursor;
+  }
+
+  /** The log is written after its turn's savepoint: half an entry could not be taken back, so any failure costs the tick. */
+  #write(statement: string, values: SqlValue[]): void {
+    try {
+      this.#host.sql.run(statement, values, true);
+    } catch (cause) {
+      this.#host.sql.lose(cause);
+      throw new StoreLost("Cannot append to the log", { cause });
+    }
   }
 
   /**

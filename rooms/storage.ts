@@ -50,10 +50,17 @@ export class Storage {
     this.log = new Log(host);
   }
 
+  /** Why the last tick was lost. */
+  lostBecause: unknown;
+
   /** Commits what the tick wrote. False when it is lost, or not known to be kept. */
   commit(): boolean {
     try {
       this.log.writeHeads();
+    } catch (error) {
+      this.sql.lose(error);
+    }
+    try {
       this.sql.commit();
       return true;
     } catch (error) {
@@ -62,9 +69,6 @@ export class Storage {
       return false;
     }
   }
-
-  /** Why the last tick was lost. */
-  lostBecause: unknown;
 
   /** After a lost tick, once its turns are undone: nothing remembered of the disk can be trusted. */
   recover(): void {

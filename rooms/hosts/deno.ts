@@ -40,6 +40,14 @@ export function reportToStderr(error: unknown, where: string): void {
   console.error(JSON.stringify({ level: "error", at: new Date().toISOString(), where, error: what }));
 }
 
+/** Holds `DATA_DIR` for this process: rooms are unique only as long as one process runs them. Throws TypeError when it is held. */
+export function holdDataDir(dataDir: string): void {
+  Deno.mkdirSync(dataDir, { recursive: true });
+  // Kept open, so kept locked, until the process ends in whatever way.
+  const lock = Deno.openSync(`${dataDir}/caseroom.lock`, { create: true, write: true });
+  if (!lock.tryLockSync(true)) throw new TypeError(`Cannot start: another process is serving ${dataDir}`);
+}
+
 /** The host over the database at `path` (a file, or `:memory:`); parts can be replaced, so that tests crank and break them. */
 export function denoHost(path: string, parts: Partial<Host> = {}): Host {
   return {

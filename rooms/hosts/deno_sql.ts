@@ -24,12 +24,10 @@ export class DenoSql implements SqlHost {
   #lost: unknown = null;
   #vetting = false;
 
-  /** `path` is a file, or `:memory:`. Throws when another process holds the file for writing. */
+  /** `path` is a file, or `:memory:`. Readers of other processes (a backup, `deno task log`) may come at any time. */
   constructor(path: string) {
     this.#db = new DatabaseSync(path);
-    // EXCLUSIVE: a second process on the same file is refused, not interleaved.
-    this.#db.exec("pragma locking_mode = exclusive; pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = off");
-    this.#db.exec("begin immediate; commit");
+    this.#db.exec("pragma journal_mode = wal; pragma synchronous = full");
     (this.#db as unknown as Authorizing).setAuthorizer((action) => this.#vetting && DENIED.has(action) ? DENY : OK);
   }
 
@@ -82,8 +80,12 @@ export class DenoSql implements SqlHost {
     }
   }
 
+  lose(cause: unknown): void {
+    this.#lost ??= cause ?? new Error("declared lost");
+  }
+
   #lose(cause: unknown): never {
-    this.#lost ??= cause;
+    this.lose(cause);
     throw new StoreLost("Cannot write: the tick is lost", { cause });
   }
 
