@@ -12,17 +12,20 @@ const Origins = list.refine(
 );
 
 const Environment = z.object({
-  PORT: z.coerce.number().int().min(0).max(65_535).default(4000),
-  HOST: z.string().min(1).default("127.0.0.1"),
-  DATA_DIR: z.string().min(1).default("./data"),
-  AUTH_SECRET: z.string().refine((value) => new TextEncoder().encode(value).length >= 32, "it has fewer than 32 bytes").optional(),
-  AUTH_JWKS_URL: z.url({ protocol: /^https?$/ }).optional(),
-  AUTH_JWKS_FILE: z.string().min(1).optional(),
-  AUTH_ISSUER: z.string().min(1).optional(),
-  AUTH_AUDIENCE: z.string().min(1).optional(),
-  ALLOWED_ORIGINS: Origins,
-  TRUST_PROXY: flag,
-  PRESENCE_GRACE_MS: z.coerce.number().int().nonnegative().default(5000),
+  PORT: z.coerce.number().int().min(0).max(65_535).default(4000).describe("the port; 0 takes a free one"),
+  HOST: z.string().min(1).default("127.0.0.1").describe("the address; any but this machine's own needs authentication configured"),
+  DATA_DIR: z.string().min(1).default("./data").describe("where the database is kept; one process at a time"),
+  AUTH_SECRET: z.string().refine((value) => new TextEncoder().encode(value).length >= 32, "it has fewer than 32 bytes").optional()
+    .describe("the HS256 secret of your tokens, at least 32 bytes"),
+  AUTH_JWKS_URL: z.url({ protocol: /^https?$/ }).optional().describe("or where your public keys are (asymmetric algorithms only)"),
+  AUTH_JWKS_FILE: z.string().min(1).optional().describe("or a file with them"),
+  AUTH_ISSUER: z.string().min(1).optional().describe("the `iss` that tokens must have"),
+  AUTH_AUDIENCE: z.string().min(1).optional().describe("the `aud` that tokens must have"),
+  ALLOWED_ORIGINS: Origins.describe(
+    "other origins whose pages may connect, by commas: `https://app.example.com`, or `https://*.example.com` for a domain and all below it",
+  ),
+  TRUST_PROXY: flag.describe("1: believe the proxy's `X-Forwarded-Host`"),
+  PRESENCE_GRACE_MS: z.coerce.number().int().nonnegative().default(5000).describe("how long presence is held after a connection broke, in ms"),
   ...limitShape,
 }).superRefine((value, context) => {
   const ways = ["AUTH_SECRET", "AUTH_JWKS_URL", "AUTH_JWKS_FILE"].filter((name) => value[name as keyof typeof value] !== undefined);
@@ -38,8 +41,11 @@ const Environment = z.object({
 
 export type Config = Omit<z.output<typeof Environment>, `LIMIT_${string}`> & { readonly limits: Limits };
 
-/** The configuration's names and defaults, in the order of the README's table. */
-export const CONFIGURATION = Object.keys(Environment.shape).filter((name) => !name.startsWith("LIMIT_"));
+/** Every setting but the limits, with its default ("" for none) and what it is: the README's table is this one. */
+export const SETTINGS = Object.entries(Environment.shape).filter(([name]) => !name.startsWith("LIMIT_")).map(([name, schema]) => {
+  const fallback = schema.safeParse(undefined);
+  return { name, fallback: name === "TRUST_PROXY" ? "0" : fallback.success ? String(fallback.data ?? "") : "", what: schema.description ?? "" };
+});
 
 function isLoopback(host: string): boolean {
   return host === "127.0.0.1" || host === "localhost" || host === "::1";

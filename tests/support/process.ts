@@ -55,7 +55,9 @@ export async function startServer(env: Record<string, string> = {}, script?: str
     output: () => output,
     token: (user = someone("user_1"), ttlSeconds = 600) => sign(secret, user, ttlSeconds, Date.now()),
     async stop(signal = "SIGTERM") {
-      if (code === null) child.kill(signal);
+      // `deno task` hands SIGTERM on to the server, but cannot hand on a SIGKILL.
+      if (code === null && signal === "SIGKILL") { for (const pid of descendants(child.pid)) killed(pid); }
+      else if (code === null) child.kill(signal);
       await ended;
       await reading;
       return code!;
@@ -66,4 +68,23 @@ export async function startServer(env: Record<string, string> = {}, script?: str
     },
   };
   return running;
+}
+
+/** The processes that a process started, and theirs, youngest first, itself last. */
+function descendants(pid: number): number[] {
+  let children = "";
+  try {
+    children = Deno.readTextFileSync(`/proc/${pid}/task/${pid}/children`);
+  } catch {
+    // It is gone.
+  }
+  return [...children.split(" ").filter(Boolean).flatMap((child) => descendants(Number(child))), pid];
+}
+
+function killed(pid: number): void {
+  try {
+    Deno.kill(pid, "SIGKILL");
+  } catch {
+    // It ended by itself.
+  }
 }

@@ -1,0 +1,201 @@
+/** The README is true to the letter: its tables are the code's, and its snippets run as printed. */
+import { assert, assertEquals } from "@std/assert";
+import { CLOSE_CODES, REASONS } from "../protocol/reason.ts";
+import { SETTINGS } from "../rooms/config.ts";
+import { LIMITS } from "../rooms/limits.ts";
+import { RIGHTS } from "../rooms/token.ts";
+import { startServer } from "./support/process.ts";
+import { someone } from "./support/stage.ts";
+
+const root = new URL("..", import.meta.url);
+const readme = Deno.readTextFileSync(new URL("README.md", root));
+
+/** The cells of the table below a heading. */
+function table(heading: string): string[][] {
+  const after = readme.slice(readme.indexOf(`\n## ${heading}\n`));
+  const lines = after.split("\n");
+  const first = lines.findIndex((line) => line.startsWith("|"));
+  const end = lines.findIndex((line, index) => index > first && !line.startsWith("|"));
+  return lines.slice(first + 2, end).map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()));
+}
+
+/** The n-th fenced block of a language. */
+function snippet(language: string, including: string): string {
+  const blocks = [...readme.matchAll(/```(\w+)\n([\s\S]*?)```/g)].filter((match) => match[1] === language).map((match) => match[2]);
+  const found = blocks.find((block) => block.includes(including));
+  assert(found, `the README has no ${language} snippet with ${including}`);
+  return found;
+}
+
+Deno.test("readme: the table of configuration is the code's", () => {
+  assertEquals(table("Configuration"), SETTINGS.map(({ name, fallback, what }) => [`\`${name}\``, fallback && `\`${fallback}\``, what]));
+});
+
+Deno.test("readme: the table of limits is the code's", () => {
+  const rows = Object.entries(LIMITS).map(([name, { value, unit, what }]) => [`\`${name}\``, value.toLocaleString("en"), unit, what]);
+  assertEquals(table("Limits"), rows);
+});
+
+Deno.test("readme: the table of reasons is the code's", () => {
+  assertEquals(table("Reasons"), Object.entries(REASONS).map(([reason, what]) => [`\`${reason}\``, what]));
+});
+
+Deno.test("readme: the table of close codes is the code's", () => {
+  assertEquals(table("Close codes"), Object.entries(CLOSE_CODES).map(([code, { meaning, reconnect }]) => [code, meaning, reconnect ? "yes" : "no"]));
+});
+
+Deno.test("readme: the table of roles is the code's", () => {
+  const rights = ["read", "annotate", "code", "edit", "upload", "privilege", "moderate", "publish"] as const;
+  assertEquals(table("Who may do what"), Object.entries(RIGHTS).map(([role, has]) => [role, ...rights.map((right) => has.includes(right) ? "x" : "")]));
+});
+
+Deno.test("readme: every file that the layout names is there", () => {
+  const layout = readme.slice(readme.indexOf("## Layout"), readme.indexOf("### To add a channel"));
+  const folders: string[] = [];
+  for (const line of layout.split("\n")) {
+    const indent = /^ */.exec(line)![0].length / 2;
+    const names = line.trim().split(/ {2,}/)[0].split(", ").filter((name) => /^[\w/]+(\.\w+|\/)$/.test(name));
+    for (const name of names) {
+      const path = folders.slice(0, indent).join("") + name;
+      assert(Deno.statSync(new URL(path, root)).isDirectory === name.endsWith("/"), path);
+    }
+    if (names[0]?.endsWith("/")) folders.splice(indent, folders.length, names[0]);
+  }
+});
+
+/** Runs a program until its output has what is waited for; ends it by its pid. */
+async function outputOf(command: string, args: string[], options: { cwd?: string; env?: Record<string, string> }, enough: RegExp[]): Promise<string> {
+  const child = new Deno.Command(command, { args, ...options, stdin: "null", stdout: "piped", stderr: "piped" }).spawn();
+  const kill = (signal: Deno.Signal) => {
+    try {
+      child.kill(signal);
+    } catch {
+      // It ended by itself.
+    }
+  };
+  let output = "";
+  const done = () => enough.every((pattern) => pattern.test(output));
+  const deadline = setTimeout(() => kill("SIGKILL"), 30_000);
+  const read = async (stream: ReadableStream<Uint8Array>) => {
+    for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+      output += text;
+      if (done()) kill("SIGTERM");
+    }
+  };
+  await Promise.all([read(child.stdout), read(child.stderr), child.status]);
+  clearTimeout(deadline);
+  assert(done(), `${command} said: ${output}`);
+  return output;
+}
+
+Deno.test("readme: the Node, Python, browser and curl snippets work as printed", async (t) => {
+  await using server = await startServer();
+  const cwd = Deno.makeTempDirSync({ prefix: "caseroom-readme-" });
+  const env = {
+    TOKEN: await server.token(someone("user_1", "attorney", ["case_1"])),
+    SERVICE_TOKEN: await server.token(someone("backend", "service", [])),
+  };
+  const printed = (language: string, including: string) => snippet(language, including).replaceAll("127.0.0.1:4000", `127.0.0.1:${server.port}`);
+  // Each publication under an id of its own, or it would be told once only.
+  let publications = 0;
+  const publish = () =>
+    outputOf("bash", ["-c", printed("sh", "curl").replace("upload-1", `upload-${++publications}`)], { env }, [/^\{"events":\[\{"cursor":"[^"]+"\}\]\}/]);
+  /** Publishes until the program has heard it. */
+  const publishUntil = async (running: Promise<unknown>) => {
+    let over = false;
+    const end = () => over = true;
+    running.then(end, end);
+    while (!over) {
+      await publish();
+      await new Promise((resolve) => setTimeout(resolve, 300));
+    }
+    await running;
+  };
+  try {
+    await t.step("curl", async () => void await publish());
+
+    await t.step("python", async () => {
+      Deno.writeTextFileSync(`${cwd}/join.py`, printed("python", "websockets.connect"));
+      await publishUntil(
+        outputOf("/usr/bin/python3", ["join.py"], { cwd, env }, [/phx_reply .*"status": "ok"/, /presence_state/, /document:uploaded .*Lease agreement/]),
+      );
+    });
+
+    await t.step("node", async () => {
+      await outputOf("npm", ["install", "--no-audit", "--no-fund", "phoenix@1.8.16", "ws@8.23.0"], { cwd }, [/added \d+ packages/]);
+      Deno.writeTextFileSync(`${cwd}/join.mjs`, printed("js", "Presence"));
+      const heard = [/joined with read, annotate/, /here: Name of user_1 \(reviewing\)/, /uploaded: Lease agreement at \S+/];
+      await publishUntil(outputOf("node", ["join.mjs"], { cwd, env }, heard));
+    });
+
+    await t.step("browser", async () => {
+      Deno.copyFileSync(`${cwd}/node_modules/phoenix/priv/static/phoenix.mjs`, `${cwd}/phoenix.mjs`);
+      Deno.writeTextFileSync(`${cwd}/index.html`, printed("html", "phoenix.mjs"));
+      await using pages = servePages(cwd);
+      await publishUntil(browse(`http://127.0.0.1:${pages.addr.port}/index.html?token=${env.TOKEN}`, cwd, [/joined/, /uploaded: Lease agreement/]));
+    });
+  } finally {
+    Deno.removeSync(cwd, { recursive: true });
+  }
+});
+
+function servePages(folder: string): Deno.HttpServer<Deno.NetAddr> {
+  return Deno.serve({ port: 0, hostname: "127.0.0.1", onListen: () => {} }, (request) => {
+    const name = new URL(request.url).pathname.slice(1);
+    const type = { html: "text/html", mjs: "text/javascript" }[name.split(".").at(-1)!];
+    if (!type || !/^[\w.]+$/.test(name)) return new Response(null, { status: 404 });
+    return new Response(Deno.readFileSync(`${folder}/${name}`), { headers: { "content-type": type } });
+  });
+}
+
+/** Opens a page in headless Chromium and waits until its text has what is asked for, by way of the DevTools protocol. */
+async function browse(url: string, folder: string, enough: RegExp[]): Promise<void> {
+  const flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"];
+  const args = [...flags, "--disable-component-update", "--disable-sync", "--remote-debugging-port=0", `--user-data-dir=${folder}/profile`, url];
+  const browser = new Deno.Command("/usr/bin/chromium", { args, stdin: "null", stdout: "null", stderr: "piped" }).spawn();
+  try {
+    const port = await devtoolsPort(browser.stderr);
+    const deadline = Date.now() + 30_000;
+    for (let text = "";;) {
+      assert(Date.now() < deadline, `the page shows: ${text}`);
+      const tabs: { type: string; url: string; webSocketDebuggerUrl: string }[] = await (await fetch(`http://127.0.0.1:${port}/json`)).json();
+      const tab = tabs.find((tab) => tab.type === "page" && tab.url === url);
+      text = tab ? await pageText(tab.webSocketDebuggerUrl) : "";
+      if (enough.every((pattern) => pattern.test(text))) return;
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+  } finally {
+    browser.kill("SIGKILL");
+    await browser.status;
+  }
+}
+
+async function devtoolsPort(stderr: ReadableStream<Uint8Array>): Promise<string> {
+  let said = "";
+  const reader = stderr.pipeThrough(new TextDecoderStream()).getReader();
+  for (;;) {
+    const { value, done } = await reader.read();
+    said += value ?? "";
+    const port = /DevTools listening on ws:\/\/127\.0\.0\.1:(\d+)\//.exec(said)?.[1];
+    if (port) {
+      // The rest is not of interest, but a full pipe would stop the browser.
+      (async () => {
+        while (!(await reader.read().catch(() => ({ done: true }))).done);
+      })();
+      return port;
+    }
+    assert(!done, `Chromium did not start: ${said}`);
+  }
+}
+
+function pageText(debuggerUrl: string): Promise<string> {
+  const devtools = new WebSocket(debuggerUrl);
+  return new Promise((resolve, reject) => {
+    devtools.onopen = () => devtools.send(JSON.stringify({ id: 1, method: "Runtime.evaluate", params: { expression: "document.body?.innerText" } }));
+    devtools.onerror = () => reject(new Error("DevTools did not answer"));
+    devtools.onmessage = ({ data }) => {
+      devtools.onclose = () => resolve(String(JSON.parse(data).result?.result?.value ?? ""));
+      devtools.close();
+    };
+  });
+}
