@@ -4,7 +4,7 @@ import { CLOSE_CODES, REASONS } from "../protocol/reason.ts";
 import { SETTINGS } from "../rooms/config.ts";
 import { LIMITS } from "../rooms/limits.ts";
 import { RIGHTS } from "../rooms/token.ts";
-import { startServer } from "./support/process.ts";
+import { installed, startServer } from "./support/process.ts";
 import { someone } from "./support/stage.ts";
 
 const root = new URL("..", import.meta.url);
@@ -88,55 +88,71 @@ async function outputOf(command: string, args: string[], options: { cwd?: string
   return output;
 }
 
-Deno.test("readme: the Node, Python, browser and curl snippets work as printed", async (t) => {
-  await using server = await startServer();
-  const cwd = Deno.makeTempDirSync({ prefix: "caseroom-readme-" });
-  const env = {
-    TOKEN: await server.token(someone("user_1", "attorney", ["case_1"])),
-    SERVICE_TOKEN: await server.token(someone("backend", "service", [])),
-  };
-  const printed = (language: string, including: string) => snippet(language, including).replaceAll("127.0.0.1:4000", `127.0.0.1:${server.port}`);
-  // Each publication under an id of its own, or it would be told once only.
-  let publications = 0;
-  const publish = () =>
-    outputOf("bash", ["-c", printed("sh", "curl").replace("upload-1", `upload-${++publications}`)], { env }, [/^\{"events":\[\{"cursor":"[^"]+"\}\]\}/]);
-  /** Publishes until the program has heard it. */
-  const publishUntil = async (running: Promise<unknown>) => {
-    let over = false;
-    const end = () => over = true;
-    running.then(end, end);
-    while (!over) {
-      await publish();
-      await new Promise((resolve) => setTimeout(resolve, 300));
+/** What a snippet's test works with: a server, a folder, the tokens, and a publication every so often. */
+interface Desk {
+  readonly cwd: string;
+  readonly env: { TOKEN: string; SERVICE_TOKEN: string };
+  printed(language: string, including: string): string;
+  /** Publishes as the README says until the program has heard enough. */
+  publishUntil(running: Promise<unknown>): Promise<void>;
+}
+
+/** A test of one snippet. Without the Debian package it needs it is skipped by name; `.ci/run` installs them all. */
+function snippetTest(name: string, needs: string, body: (desk: Desk) => Promise<void>): void {
+  Deno.test({ name: `readme: the ${name} snippet works as printed`, ignore: !installed(needs) }, async () => {
+    await using server = await startServer();
+    const cwd = Deno.makeTempDirSync({ prefix: "caseroom-readme-" });
+    const env = {
+      TOKEN: await server.token(someone("user_1", "attorney", ["case_1"])),
+      SERVICE_TOKEN: await server.token(someone("backend", "service", [])),
+    };
+    const printed = (language: string, including: string) => snippet(language, including).replaceAll("127.0.0.1:4000", `127.0.0.1:${server.port}`);
+    // Each publication under an id of its own, or it would be told once only.
+    let publications = 0;
+    const publishUntil = async (running: Promise<unknown>) => {
+      let over = false;
+      const end = () => over = true;
+      running.then(end, end);
+      while (!over) {
+        const command = printed("sh", "curl -sS").replace("upload-1", `upload-${++publications}`);
+        await outputOf("bash", ["-c", command], { env }, [/^\{"events":\[\{"cursor":"[^"]+"\}\]\}/]);
+        await new Promise((resolve) => setTimeout(resolve, 300));
+      }
+      await running;
+    };
+    try {
+      await body({ cwd, env, printed, publishUntil });
+    } finally {
+      Deno.removeSync(cwd, { recursive: true });
     }
-    await running;
-  };
-  try {
-    await t.step("curl", async () => void await publish());
+  });
+}
 
-    await t.step("python", async () => {
-      Deno.writeTextFileSync(`${cwd}/join.py`, printed("python", "websockets.connect"));
-      await publishUntil(
-        outputOf("/usr/bin/python3", ["join.py"], { cwd, env }, [/phx_reply .*"status": "ok"/, /presence_state/, /document:uploaded .*Lease agreement/]),
-      );
-    });
+snippetTest("curl", "/usr/bin/curl", ({ publishUntil }) => publishUntil(Promise.resolve()));
 
-    await t.step("node", async () => {
-      await outputOf("npm", ["install", "--no-audit", "--no-fund", "phoenix@1.8.16", "ws@8.23.0"], { cwd }, [/added \d+ packages/]);
-      Deno.writeTextFileSync(`${cwd}/join.mjs`, printed("js", "Presence"));
-      const heard = [/joined with read, annotate/, /here: Name of user_1 \(reviewing\)/, /uploaded: Lease agreement at \S+/];
-      await publishUntil(outputOf("node", ["join.mjs"], { cwd, env }, heard));
-    });
+snippetTest("Python", "/usr/lib/python3/dist-packages/websockets", async ({ cwd, env, printed, publishUntil }) => {
+  Deno.writeTextFileSync(`${cwd}/join.py`, printed("python", "websockets.connect"));
+  const heard = [/phx_reply .*"status": "ok"/, /presence_state/, /document:uploaded .*Lease agreement/];
+  await publishUntil(outputOf("/usr/bin/python3", ["join.py"], { cwd, env }, heard));
+});
 
-    await t.step("browser", async () => {
-      Deno.copyFileSync(`${cwd}/node_modules/phoenix/priv/static/phoenix.mjs`, `${cwd}/phoenix.mjs`);
-      Deno.writeTextFileSync(`${cwd}/index.html`, printed("html", "phoenix.mjs"));
-      await using pages = servePages(cwd);
-      await publishUntil(browse(`http://127.0.0.1:${pages.addr.port}/index.html?token=${env.TOKEN}`, cwd, [/joined/, /uploaded: Lease agreement/]));
-    });
-  } finally {
-    Deno.removeSync(cwd, { recursive: true });
-  }
+async function installPhoenix(cwd: string): Promise<void> {
+  await outputOf("npm", ["install", "--no-audit", "--no-fund", "phoenix@1.8.16", "ws@8.23.0"], { cwd }, [/added \d+ packages/]);
+}
+
+snippetTest("Node", "/usr/bin/curl", async ({ cwd, env, printed, publishUntil }) => {
+  await installPhoenix(cwd);
+  Deno.writeTextFileSync(`${cwd}/join.mjs`, printed("js", "Presence"));
+  const heard = [/joined with read, annotate/, /here: Name of user_1 \(reviewing\)/, /uploaded: Lease agreement at \S+/];
+  await publishUntil(outputOf("node", ["join.mjs"], { cwd, env }, heard));
+});
+
+snippetTest("browser", "/usr/bin/chromium", async ({ cwd, env, printed, publishUntil }) => {
+  await installPhoenix(cwd);
+  Deno.copyFileSync(`${cwd}/node_modules/phoenix/priv/static/phoenix.mjs`, `${cwd}/phoenix.mjs`);
+  Deno.writeTextFileSync(`${cwd}/index.html`, printed("html", "phoenix.mjs"));
+  await using pages = servePages(cwd);
+  await publishUntil(browse(`http://127.0.0.1:${pages.addr.port}/index.html?token=${env.TOKEN}`, cwd, [/joined/, /uploaded: Lease agreement/]));
 });
 
 function servePages(folder: string): Deno.HttpServer<Deno.NetAddr> {

@@ -88,3 +88,13 @@ function killed(pid: number): void {
     // It ended by itself.
   }
 }
+
+/** Whether something of Debian's is there. A test that needs what is not is skipped by name; `.ci/run` installs all and allows no skip. */
+export function installed(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}

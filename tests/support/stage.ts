@@ -1,13 +1,15 @@
 /** Rooms and a gateway in this process, over a cranked clock and wires in memory: nothing here waits for real time. */
+import { z } from "zod";
+import { channel, exact, lasting, passing } from "../../protocol/contract.ts";
 import type { Encoded } from "../../protocol/frame.ts";
 import { V1, V2 } from "../../protocol/frame.ts";
 import { Gateway } from "../../rooms/gateway.ts";
-import type { Clock, Host, SqlHost, User } from "../../rooms/host.ts";
+import { type Clock, type Host, type SqlHost, type SqlRow, type SqlValue, StoreLost, type User } from "../../rooms/host.ts";
 import { denoHost, MemoryMembers } from "../../rooms/hosts/deno.ts";
 import { DenoSql } from "../../rooms/hosts/deno_sql.ts";
 import { DEFAULT_LIMITS, type Limits } from "../../rooms/limits.ts";
 import { Registry } from "../../rooms/registry.ts";
-import type { Room } from "../../rooms/room.ts";
+import { behave, type Behaviour, type Room, room, type RoomDefinition } from "../../rooms/room.ts";
 import type { Packet, Socket, Wire } from "../../rooms/socket.ts";
 import type { Verify } from "../../rooms/token.ts";
 import { Refusal } from "../../protocol/reason.ts";
@@ -133,6 +135,8 @@ export class Stage {
   readonly gateway: Gateway;
   /** What was reported as an error of ours. */
   readonly reported: { error: unknown; where: string }[] = [];
+  /** How many packets were made: a broadcast that nobody subscribes to makes none. */
+  packed = 0;
 
   constructor(rooms: readonly Room[], options: StageOptions = {}) {
     const limits: Limits = { ...DEFAULT_LIMITS, ...options.limits };
@@ -149,7 +153,10 @@ export class Stage {
     });
     this.registry = new Registry({ host: this.host, rooms, limits, graceMs: options.graceMs ?? 0 });
     const verify: Verify = options.verify ?? (() => Promise.reject(new Refusal("token_invalid")));
-    const pack = (frame: Encoded): MemoryPacket => ({ frame, length: frame.length });
+    const pack = (frame: Encoded): MemoryPacket => {
+      this.packed++;
+      return { frame, length: frame.length };
+    };
     this.gateway = new Gateway({ id: "g", host: this.host, rooms: this.registry, gate: this.registry.gate, limits, verify, pack });
     this.registry.connect((effects) => this.gateway.deliver(effects), () => this.gateway.flush());
     this.registry.start();
@@ -186,4 +193,88 @@ export class Stage {
 /** A user of every case, an attorney unless said otherwise. */
 export function someone(id: string, role: User["role"] = "attorney", cases: User["cases"] = "*"): User {
   return { id, name: `Name of ${id}`, role, cases };
+}
+
+/** A store over SQLite in memory that can be broken and listened to. */
+export class BreakableSql implements SqlHost {
+  /** Called when a commit is asked for, before it is done. */
+  committing: () => void = () => {};
+  /** How many commits fail from now on; what the tick wrote is rolled back, as SQLite would. */
+  failCommits = 0;
+  /** Statements that match fail as a full disk does. */
+  failing: RegExp | null = null;
+  /** What was written since the start, in order. */
+  readonly written: string[] = [];
+
+  constructor(readonly inner: SqlHost = new DenoSql(":memory:")) {}
+
+  run(statement: string, parameters: readonly SqlValue[], writes: boolean): SqlRow[] {
+    if (writes) this.written.push(statement);
+    if (this.failing?.test(statement)) {
+      const cause = new Error("database or disk is full");
+      this.inner.lose(cause);
+      throw new StoreLost("Cannot write: the tick is lost", { cause });
+    }
+    return this.inner.run(statement, parameters, writes);
+  }
+  commit(): void {
+    this.committing();
+    if (this.failCommits > 0) {
+      this.failCommits--;
+      this.inner.lose(new Error("disk I/O error"));
+    }
+    this.inner.commit();
+  }
+  vet(statement: string): void {
+    this.inner.vet(statement);
+  }
+  atomic<T>(body: () => T): T {
+    return this.inner.atomic(body);
+  }
+  lose(cause: unknown): void {
+    this.inner.lose(cause);
+  }
+  close(): void {
+    this.inner.close();
+  }
+}
+
+const Any = z.looseObject({});
+
+/** A contract for tests of the mechanism: every kind of event, presence, and pushes that the test gives a meaning. */
+export function labContract(name: string) {
+  return channel({
+    topic: `${name}:{id}`,
+    join: { payload: Any, reply: z.unknown() },
+    pushes: {
+      do: { payload: Any, reply: z.unknown() },
+      also: { payload: Any, reply: z.unknown() },
+      bytes: { payload: Any, reply: z.unknown(), binary: true },
+      hush: { payload: Any, silent: true },
+    },
+    events: {
+      kept: lasting(Any),
+      posted: lasting(Any, { published: true }),
+      told: exact(Any),
+      seen: passing(Any),
+    },
+    presence: Any,
+  });
+}
+
+export type LabContract = ReturnType<typeof labContract>;
+type LabBehaviour = Behaviour<LabContract>;
+
+/** A room of that contract, `lab/{id}`, with one table `lab_item (room, id, body)`; what is not given does nothing. */
+export function lab(
+  { on, ...behaviour }: Partial<Omit<LabBehaviour, "on">> & { on?: Partial<LabBehaviour["on"]> } = {},
+  more: Partial<RoomDefinition> = {},
+  name = "lab",
+): Room {
+  const nothing = () => ({});
+  return room(`${name}/{id}`, {
+    migrations: [`create table ${name}_item (room text not null, id text not null, body text not null, primary key (room, id)) strict`],
+    topics: [behave(labContract(name), { join: nothing, ...behaviour, on: { do: nothing, also: nothing, bytes: nothing, hush: () => {}, ...on } })],
+    ...more,
+  });
 }
