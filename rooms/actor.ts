@@ -147,7 +147,7 @@ export class Actor implements Gated, TurnOwner {
     const member: Member = { session: item.session, topic: item.topic, user: item.user, presence: [] };
     const turn = new Turn(this, at, member);
     const outcome = this.#run(turn, () => {
-      const params = payloadOf(at.contract, at.contract.join.payload, item.payload, false);
+      const params = this.#payload(at.contract, at.contract.join.payload, item, false);
       if (!at.contract.loose) checkUser(item);
       at.behaviour.admit?.(turn);
       return at.behaviour.join(turn, params);
@@ -213,7 +213,7 @@ export class Actor implements Gated, TurnOwner {
     const turn = new Turn(this, at, member);
     const outcome = this.#run(turn, () => {
       if (!spec) throw contract.loose ? new TypeError(`Cannot find a clause for ${event}`) : new Refusal("unknown_event");
-      const payload = payloadOf(contract, spec.payload, item.payload, spec.binary);
+      const payload = this.#payload(contract, spec.payload, item, spec.binary);
       return behaviour.on[event](turn, payload);
     });
     if (outcome.kind !== "ok" || !(outcome.value instanceof Later)) return this.#answer(turn, at, member, item, spec, outcome);
@@ -505,17 +505,18 @@ export class Actor implements Gated, TurnOwner {
       (async () => await later.work(abort.signal))().then((result) => settle((turn) => later.finish(turn, result)), fail);
     });
   }
-}
 
-/** What came, checked by the contract. */
-function payloadOf(contract: Channel, schema: ZodType, payload: unknown, binary: boolean | undefined): unknown {
-  if (contract.loose) return payload;
-  if (payload instanceof Uint8Array) {
-    if (!binary) throw new Refusal("binary_not_supported");
-    return payload;
+  /** What came, checked by limits and contract. */
+  #payload(contract: Channel, schema: ZodType, { payload, size }: { payload: unknown; size: number }, binary: boolean | undefined): unknown {
+    checkPayload(payload, this.ground.limits, size);
+    if (contract.loose) return payload;
+    if (payload instanceof Uint8Array) {
+      if (!binary) throw new Refusal("binary_not_supported");
+      return payload;
+    }
+    if (typeof payload !== "object" || payload === null || Array.isArray(payload)) throw new Refusal("invalid_frame", { message: "the payload is no object" });
+    return check(schema, payload);
   }
-  if (typeof payload !== "object" || payload === null || Array.isArray(payload)) throw new Refusal("invalid_frame", { message: "the payload is no object" });
-  return check(schema, payload);
 }
 
 /** The token alone says who somebody is. */

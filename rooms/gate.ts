@@ -72,13 +72,7 @@ export class Gate {
     this.#due = false;
     const jobs = this.#jobs;
     this.#jobs = [];
-    for (const job of jobs) {
-      try {
-        job();
-      } catch (error) {
-        this.host.report(error, "a tick");
-      }
-    }
+    for (const job of jobs) this.#safely(job, "a job of a tick");
     for (const actor of this.#touched) actor.settle();
     const kept = this.storage.commit();
     if (!kept) this.#undo();
@@ -87,10 +81,10 @@ export class Gate {
     const after: (() => void)[] = [];
     for (const turn of finished) {
       if (kept || !turn.actor?.wrote) {
-        this.deliver(turn.effects);
+        this.#leave(turn.effects);
         if (turn.kept) after.push(turn.kept);
       } else if (turn.lost) {
-        this.deliver(turn.lost());
+        this.#leave(turn.lost());
       }
     }
     for (const actor of this.#touched) {
@@ -99,7 +93,24 @@ export class Gate {
     }
     this.#touched.clear();
     this.flush();
-    for (const kept of after) kept();
+    for (const kept of after) this.#safely(kept, "the end of a tick");
+  }
+
+  #leave(effects: readonly Effect[]): void {
+    try {
+      this.deliver(effects);
+    } catch (error) {
+      // One turn's effects cannot keep back those of others.
+      this.host.report(error, "a delivery");
+    }
+  }
+
+  #safely(job: () => void, where: string): void {
+    try {
+      job();
+    } catch (error) {
+      this.host.report(error, where);
+    }
   }
 
   #undo(): void {

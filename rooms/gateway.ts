@@ -6,8 +6,8 @@ import type { EventKind } from "../protocol/contract.ts";
 import { type Body, type Encoded, FrameError, isName, type Message, type Ref, type Serializer, V1, V2 } from "../protocol/frame.ts";
 import { type CloseCode, type Reason, Refusal, type RefusalDetail } from "../protocol/reason.ts";
 import type { Gate } from "./gate.ts";
-import type { Host } from "./host.ts";
-import { checkPayload, type Limits } from "./limits.ts";
+import type { Host, User } from "./host.ts";
+import type { Limits } from "./limits.ts";
 import { type Effect, encode, type Rooms } from "./seam.ts";
 import { type Pack, type Packet, type Session, Socket, type Wire } from "./socket.ts";
 import type { Identity, Verify } from "./token.ts";
@@ -163,7 +163,7 @@ export class Gateway {
       return this.#refuse(socket, null, ref, topic, "unmatched topic");
     }
     if (!socket.user) return this.#refuse(socket, message.join_ref, ref, topic, "unauthenticated");
-    if (event === "phx_join") return this.#join(socket, message, { user: socket.user });
+    if (event === "phx_join") return this.#join(socket, socket.user, message);
     const session = socket.topics.get(topic);
     if (!session) {
       // Leaving what was not joined is fine. [81]
@@ -177,12 +177,10 @@ export class Gateway {
       socket.topics.delete(topic);
       return this.#options.rooms.inbox({ kind: "leave", ...address, ref });
     }
-    const refusal = this.#checked(socket, message);
-    if (refusal) return this.#refuse(socket, session.told_ref, ref, topic, refusal.reason, refusal.detail);
-    return this.#options.rooms.inbox({ kind: "push", ...address, ref, event, payload: message.payload });
+    return this.#options.rooms.inbox({ kind: "push", ...address, ref, event, payload: message.payload, size: message.size });
   }
 
-  #join(socket: Socket, message: Message, { user }: { user: NonNullable<Socket["user"]> }): void | Promise<void> {
+  #join(socket: Socket, user: User, message: Message): void | Promise<void> {
     const { topic, ref, join_ref } = message;
     const old = socket.topics.get(topic);
     const refuse = (reason: Reason, detail?: RefusalDetail, at: Ref = join_ref) => this.#refuse(socket, at, ref, topic, reason, detail);
@@ -194,21 +192,11 @@ export class Gateway {
     // With join_ref null, or phoenix.js drops it. [54]
     if (room === undefined) return refuse("unmatched topic", {}, null);
     if (!old && socket.topics.size >= socket.limits.topics_per_socket) return refuse("too many channels joined", { limit: socket.limits.topics_per_socket });
-    const refusal = this.#checked(socket, message);
-    if (refusal) return refuse(refusal.reason, refusal.detail);
     const session: Session = { id: socket.nextSession(), socket, room, topic, join_ref, told_ref: join_ref ?? ref, place: -1 };
     socket.topics.set(topic, session);
     this.#sessions.set(session.id, session);
-    return this.#options.rooms.inbox({ kind: "join", session: session.id, room, topic, ref, payload: message.payload, user, replaces: old?.id });
-  }
-
-  #checked(socket: Socket, message: Message): Refusal | undefined {
-    try {
-      checkPayload(message.payload, socket.limits, message.size);
-    } catch (error) {
-      if (error instanceof Refusal) return error;
-      throw error;
-    }
+    const { payload, size } = message;
+    return this.#options.rooms.inbox({ kind: "join", session: session.id, room, topic, ref, payload, size, user, replaces: old?.id });
   }
 
   /** A wrong token closes the socket, after the reply; a good one for the same user renews. */

@@ -17,9 +17,9 @@ interface Address {
 export type Item =
   & Address
   & (
-    /** `replaces`: the session that this socket had on the topic so far. */
-    | { readonly kind: "join"; readonly ref: Ref; readonly payload: unknown; readonly user: User; readonly replaces?: string }
-    | { readonly kind: "push"; readonly ref: Ref; readonly event: string; readonly payload: unknown }
+    /** `size`: bytes of the frame. `replaces`: the session that this socket had on the topic so far. */
+    | { readonly kind: "join"; readonly ref: Ref; readonly payload: unknown; readonly size: number; readonly user: User; readonly replaces?: string }
+    | { readonly kind: "push"; readonly ref: Ref; readonly event: string; readonly payload: unknown; readonly size: number }
     | { readonly kind: "leave"; readonly ref: Ref }
     /** The socket is gone; `held` when it may be back soon. */
     | { readonly kind: "gone"; readonly held: boolean }
