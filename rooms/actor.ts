@@ -205,8 +205,8 @@ export class Actor implements Gated, TurnOwner {
     const at = this.#topics.get(topic);
     const member = at?.members.get(session);
     if (!at || !member || member.heldUntil !== undefined) {
-      this.ground.gate.finish({ actor: this, effects: [{ kind: "unmatched", session, topic, ref }], undo: [] });
-      return;
+      const body = encode({ reason: "unmatched topic" });
+      return this.ground.gate.finish({ actor: this, effects: [{ kind: "stray", session, topic, join_ref: null, ref, status: "error", body }], undo: [] });
     }
     const { contract, behaviour } = at;
     const spec = own<PushSpec>(contract.pushes, event);
@@ -241,10 +241,12 @@ export class Actor implements Gated, TurnOwner {
     if (outcome.kind === "crashed" || turn.closing) this.#departed(at, member);
   }
 
-  #leave({ session, topic, ref }: Of<"leave">): void {
+  #leave({ session, topic, ref, join_ref }: Of<"leave">): void {
     const member = this.#topics.get(topic)?.members.get(session);
     const told: Effect[] = [{ kind: "reply", session, ref, status: "ok", body: "{}" }, { kind: "end", session, event: "phx_close", body: "{}" }];
-    if (!member) return this.ground.gate.finish({ actor: this, effects: told, undo: [] });
+    if (!member) {
+      return this.ground.gate.finish({ actor: this, effects: [{ kind: "stray", session, topic, join_ref, ref, status: "ok", body: "{}" }], undo: [] });
+    }
     this.#remove(member, told);
     this.#departed(this.#topic(topic), member);
   }
@@ -382,7 +384,7 @@ export class Actor implements Gated, TurnOwner {
       let value: unknown;
       const body = this.storage.sql.atomic(() => {
         value = handler();
-        return value instanceof Later ? "" : bodyOf(value ?? {});
+        return value instanceof Later ? "" : bodyOf(value === undefined ? {} : value);
       });
       return { kind: "ok", value, body, cursors: turn.seal() };
     } catch (error) {

@@ -27,17 +27,17 @@ const Environment = z.object({
   TRUST_PROXY: flag.describe("1: believe the proxy's `X-Forwarded-Host`"),
   PRESENCE_GRACE_MS: z.coerce.number().int().nonnegative().default(5000).describe("how long presence is held after a connection broke, in ms"),
   ...limitShape,
-}).superRefine((value, context) => {
-  const ways = ["AUTH_SECRET", "AUTH_JWKS_URL", "AUTH_JWKS_FILE"].filter((name) => value[name as keyof typeof value] !== undefined);
-  if (ways.length > 1) context.addIssue({ code: "custom", path: [ways[1]], message: `set one of ${ways.join(" and ")}, not both` });
-  if (ways.length === 0 && !isLoopback(value.HOST)) {
-    context.addIssue({
-      code: "custom",
-      path: ["HOST"],
-      message: `without AUTH_SECRET, AUTH_JWKS_URL or AUTH_JWKS_FILE only 127.0.0.1 is served, not ${value.HOST}`,
-    });
-  }
 });
+
+/** What is wrong with settings taken together, whatever each of them is. */
+function together(set: Record<string, string>): string[] {
+  const ways = ["AUTH_SECRET", "AUTH_JWKS_URL", "AUTH_JWKS_FILE"].filter((name) => set[name] !== undefined);
+  if (ways.length > 1) return [`${ways[1]}: set one of ${ways.join(" and ")}`];
+  if (ways.length === 0 && set.HOST !== undefined && !isLoopback(set.HOST)) {
+    return [`HOST: without AUTH_SECRET, AUTH_JWKS_URL or AUTH_JWKS_FILE only 127.0.0.1 is served, not ${set.HOST}`];
+  }
+  return [];
+}
 
 export type Config = Omit<z.output<typeof Environment>, `LIMIT_${string}`> & { readonly limits: Limits };
 
@@ -51,16 +51,15 @@ function isLoopback(host: string): boolean {
   return host === "127.0.0.1" || host === "localhost" || host === "::1";
 }
 
-/** Throws TypeError with one line per wrong setting; values are not repeated, one may be a secret. */
+/** Throws TypeError with one line per wrong setting; secrets are not repeated. */
 export function readConfig(environment: Record<string, string | undefined>): Config {
-  const set = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== undefined && value !== ""));
+  const set = Object.fromEntries(Object.entries(environment).filter((entry): entry is [string, string] => entry[1] !== undefined && entry[1] !== ""));
   const result = Environment.safeParse(set);
-  const known = new Set(Object.keys(Environment.shape));
-  const unknown = Object.keys(set).filter((name) => /^LIMIT_/.test(name) && !known.has(name)).map((name) => `${name}: there is no such setting`);
-  if (!result.success || unknown.length > 0) {
-    const wrong = result.success ? [] : result.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`);
-    throw new TypeError(`Cannot start with this configuration:\n  ${[...wrong, ...unknown].join("\n  ")}`);
-  }
+  const wrong = result.success ? [] : result.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`);
+  // A limit that is spelled wrongly would go unnoticed.
+  const unknown = Object.keys(set).filter((name) => name.startsWith("LIMIT_") && !Object.hasOwn(Environment.shape, name));
+  const errors = [...wrong, ...together(set), ...unknown.map((name) => `${name}: there is no such setting`)];
+  if (!result.success || errors.length > 0) throw new TypeError(`Cannot start with this configuration:\n  ${errors.join("\n  ")}`);
   const values = result.data as Record<string, unknown>;
   const limits = Object.fromEntries(Object.keys(LIMITS).map((name) => [name, values[`LIMIT_${name.toUpperCase()}`]])) as Limits;
   return { ...result.data, limits };

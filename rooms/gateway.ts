@@ -149,10 +149,12 @@ export class Gateway {
       return this.#refuse(socket, null, error.ref, typeof error.topic === "string" ? error.topic : "", "invalid_frame", { message: error.message });
     }
     const waits = this.#route(socket, message);
-    if (waits) this.#hold(socket, waits);
+    if (waits === "again") this.#hold(socket, Promise.resolve(), () => this.#serve(socket, data, binary));
+    else if (waits) this.#hold(socket, waits);
   }
 
-  #route(socket: Socket, message: Message): void | Promise<void> {
+  /** A promise: what follows on this socket waits for it. "again": this frame too, until the next tick. */
+  #route(socket: Socket, message: Message): void | Promise<void> | "again" {
     const { topic, event, ref } = message;
     if (topic === "phoenix") {
       if (event === "heartbeat") return this.#direct(socket, socket.serializer.reply(null, ref, topic, "ok", "{}"));
@@ -175,12 +177,12 @@ export class Gateway {
     const address = { session: session.id, room: session.room, topic };
     if (event === "phx_leave") {
       socket.topics.delete(topic);
-      return this.#options.rooms.inbox({ kind: "leave", ...address, ref });
+      return this.#options.rooms.inbox({ kind: "leave", ...address, ref, join_ref: message.join_ref });
     }
     return this.#options.rooms.inbox({ kind: "push", ...address, ref, event, payload: message.payload, size: message.size });
   }
 
-  #join(socket: Socket, user: User, message: Message): void | Promise<void> {
+  #join(socket: Socket, user: User, message: Message): void | Promise<void> | "again" {
     const { topic, ref, join_ref } = message;
     const old = socket.topics.get(topic);
     const refuse = (reason: Reason, detail?: RefusalDetail, at: Ref = join_ref) => this.#refuse(socket, at, ref, topic, reason, detail);
@@ -191,7 +193,11 @@ export class Gateway {
     const room = this.#options.rooms.roomOf(topic, user.id);
     // With join_ref null, or phoenix.js drops it. [54]
     if (room === undefined) return refuse("unmatched topic", {}, null);
-    if (!old && socket.topics.size >= socket.limits.topics_per_socket) return refuse("too many channels joined", { limit: socket.limits.topics_per_socket });
+    if (!old && socket.topics.size >= socket.limits.topics_per_socket) {
+      // Joins of this very tick may yet be refused: asked again in the next one.
+      if ([...socket.topics.values()].some((session) => session.place < 0)) return "again";
+      return refuse("too many channels joined", { limit: socket.limits.topics_per_socket });
+    }
     const session: Session = { id: socket.nextSession(), socket, room, topic, join_ref, told_ref: join_ref ?? ref, place: -1 };
     socket.topics.set(topic, session);
     this.#sessions.set(session.id, session);
@@ -230,9 +236,9 @@ export class Gateway {
     });
   }
 
-  /** Reading pauses; what was read already waits in its order. */
-  #hold(socket: Socket, until: Promise<void>): void {
-    socket.held = [];
+  /** Reading pauses; what was read already waits in its order, `first` before the rest. */
+  #hold(socket: Socket, until: Promise<void>, first?: () => void): void {
+    socket.held = first ? [first] : [];
     socket.wire.pause();
     const resume = () =>
       this.#options.gate.post(() => {
@@ -261,13 +267,18 @@ export class Gateway {
         if (socket) this.#answer(socket, effect.frame);
         continue;
       }
+      if (effect.kind === "stray") {
+        const { session, topic, join_ref, ref, status, body } = effect;
+        const socket = this.#sockets.get(session.slice(0, session.lastIndexOf(".")));
+        if (socket) this.#answer(socket, socket.serializer.reply(join_ref, ref, topic, status, body));
+        continue;
+      }
       const session = this.#sessions.get(effect.session);
       if (session) this.#one(session, effect);
-      else if (effect.kind === "unmatched") this.#unmatched(effect);
     }
   }
 
-  #one(session: Session, effect: Exclude<Effect, { kind: "broadcast" | "direct" }>): void {
+  #one(session: Session, effect: Exclude<Effect, { kind: "broadcast" | "direct" | "stray" }>): void {
     const { socket, topic, join_ref, told_ref } = session;
     const { serializer } = socket;
     switch (effect.kind) {
@@ -279,8 +290,6 @@ export class Gateway {
         const at = session.place < 0 ? join_ref : told_ref;
         return this.#answer(socket, serializer.reply(at, effect.ref, topic, effect.status, effect.body));
       }
-      case "unmatched":
-        return this.#unmatched(effect);
       case "push": {
         const frame = serializer.push(told_ref, null, topic, effect.event, effect.body);
         if (frame) this.#tell(socket, this.#options.pack(frame), "exact");
@@ -294,11 +303,6 @@ export class Gateway {
         return this.#forget(session);
       }
     }
-  }
-
-  #unmatched({ session, topic, ref }: Extract<Effect, { kind: "unmatched" }>): void {
-    const socket = this.#sockets.get(session.slice(0, session.lastIndexOf(".")));
-    if (socket) this.#answer(socket, socket.serializer.reply(null, ref, topic, "error", '{"reason":"unmatched topic"}'));
   }
 
   #broadcast({ topic, event, body, durability, except }: Extract<Effect, { kind: "broadcast" }>): void {

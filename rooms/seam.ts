@@ -20,7 +20,7 @@ export type Item =
     /** `size`: bytes of the frame. `replaces`: the session that this socket had on the topic so far. */
     | { readonly kind: "join"; readonly ref: Ref; readonly payload: unknown; readonly size: number; readonly user: User; readonly replaces?: string }
     | { readonly kind: "push"; readonly ref: Ref; readonly event: string; readonly payload: unknown; readonly size: number }
-    | { readonly kind: "leave"; readonly ref: Ref }
+    | { readonly kind: "leave"; readonly ref: Ref; readonly join_ref: Ref }
     /** The socket is gone; `held` when it may be back soon. */
     | { readonly kind: "gone"; readonly held: boolean }
     /** The socket's user renewed his token, perhaps with other rights. */
@@ -32,8 +32,16 @@ export type Effect =
   /** The ok reply to a join; from here on the session hears the topic. */
   | { readonly kind: "joined"; readonly session: string; readonly ref: Ref; readonly body: Body }
   | { readonly kind: "reply"; readonly session: string; readonly ref: Ref; readonly status: "ok" | "error"; readonly body: Body }
-  /** To a push that found no member: told as for any topic that is not joined. [58, 65] */
-  | { readonly kind: "unmatched"; readonly session: string; readonly topic: string; readonly ref: Ref }
+  /** The answer to a push or a leave that found no member: as for any topic that is not joined. [58, 65, 81] */
+  | {
+    readonly kind: "stray";
+    readonly session: string;
+    readonly topic: string;
+    readonly join_ref: Ref;
+    readonly ref: Ref;
+    readonly status: "ok" | "error";
+    readonly body: string;
+  }
   | { readonly kind: "push"; readonly session: string; readonly event: string; readonly body: Body }
   | { readonly kind: "broadcast"; readonly topic: string; readonly event: string; body: Body; readonly durability: EventKind; readonly except?: string }
   /** The session is over; told with phx_close or phx_error, or not at all when its join was refused. */

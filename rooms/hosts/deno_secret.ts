@@ -22,12 +22,21 @@ export function tokenConfig(config: Config): TokenConfig {
 export function signingSecret(config: Config): Uint8Array {
   if (config.AUTH_JWKS_URL || config.AUTH_JWKS_FILE) throw new TypeError("Cannot sign tokens: the keys are somebody else's (AUTH_JWKS_…)");
   if (config.AUTH_SECRET) return bytes.encode(config.AUTH_SECRET);
-  const path = `${config.DATA_DIR}/development.secret`;
-  Deno.mkdirSync(config.DATA_DIR, { recursive: true });
+  return developmentSecret(config.DATA_DIR);
+}
+
+/** Made whole under another name and then linked, so that whoever comes second reads all of it. */
+function developmentSecret(dataDir: string): Uint8Array {
+  const path = `${dataDir}/development.secret`;
+  Deno.mkdirSync(dataDir, { recursive: true });
+  const fresh = `${path}.${randomBytes(6).toString("hex")}`;
+  Deno.writeTextFileSync(fresh, randomBytes(32).toString("base64url"), { createNew: true, mode: 0o600 });
   try {
-    Deno.writeTextFileSync(path, randomBytes(32).toString("base64url"), { createNew: true, mode: 0o600 });
+    Deno.linkSync(fresh, path);
   } catch (error) {
     if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+  } finally {
+    Deno.removeSync(fresh);
   }
   return bytes.encode(Deno.readTextFileSync(path));
 }

@@ -35,8 +35,14 @@ export async function serve(
     raw.on("error", ignore);
     let accepted = false;
     const accept = (opening: Opening) => {
+      const { headers } = incoming;
+      // ws takes version 8 for 13. [8]
+      if (headers["sec-websocket-version"] !== "13") return new Response(null, { status: 400 });
+      // ws takes only RFC 2616 tokens, a token in base64 may have `/` and `=`. [12]
+      if (headers["sec-websocket-protocol"]?.split(",").some((entry) => entry.trim() === "phoenix")) headers["sec-websocket-protocol"] = "phoenix";
+      else delete headers["sec-websocket-protocol"];
       accepted = true;
-      // ws refuses a wrong version or key with 400 by itself. [8]
+      // ws refuses a wrong key with 400 by itself. [8]
       door(opening.limits?.frame_bytes ?? options.maxFrame).handleUpgrade(incoming, raw, head as never, (ws) => attach(ws, raw, gateway, opening));
       return new Response(null);
     };

@@ -29,8 +29,13 @@ try {
   const config = readConfig(Deno.env.toObject());
   const ttl = seconds(values.ttl);
   const case_ids = values.cases === "*" ? "*" : values.cases.split(",").filter(Boolean);
-  const claims = Claims.parse({ sub: values.sub, name: values.name, role: values.role, case_ids, exp: ttl });
-  const user = { id: claims.sub, name: claims.name ?? claims.sub, role: claims.role, cases: claims.case_ids };
+  const claims = Claims.safeParse({ sub: values.sub, name: values.name, role: values.role, case_ids, exp: ttl });
+  if (!claims.success) {
+    const [{ path, message }] = claims.error.issues;
+    throw new TypeError(`Cannot read --${path[0] === "case_ids" ? "cases" : String(path[0])}: ${message}`);
+  }
+  const { sub, name, role } = claims.data;
+  const user = { id: sub, name: name ?? sub, role, cases: claims.data.case_ids };
   console.log(await sign(signingSecret(config), user, ttl, Date.now(), { issuer: config.AUTH_ISSUER, audience: config.AUTH_AUDIENCE }));
 } catch (error) {
   console.error(`${error instanceof Error ? error.message : error}\n${USAGE}`);

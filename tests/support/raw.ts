@@ -1,6 +1,7 @@
 /** A WebSocket client that shows frames as they are; over npm `ws`, for headers and broken behaviour that browsers forbid. */
 // @ts-types="@types/ws"
 import WebSocket from "ws";
+import { connect } from "node:net";
 
 /** What a WebSocket message was: text parsed as JSON, or bytes. */
 // deno-lint-ignore no-explicit-any
@@ -46,6 +47,14 @@ export class RawClient {
     this.ws.send(frame instanceof Uint8Array || typeof frame === "string" ? frame : JSON.stringify(frame));
   }
 
+  /** Sends several frames in one write, so that they arrive in one tick. */
+  burst(frames: readonly unknown[]): void {
+    const { _socket: tcp } = this.ws as unknown as { _socket: { cork(): void; uncork(): void } };
+    tcp.cork();
+    for (const frame of frames) this.send(frame);
+    tcp.uncork();
+  }
+
   /** The next frame; throws when the socket closes or `ms` pass before it comes. */
   async next(ms = 5000): Promise<Heard> {
     const end = Date.now() + ms;
@@ -74,9 +83,23 @@ export class RawClient {
       if (heard[3] === "phx_reply" && heard[1] === frame[1]) return heard;
     }
   }
+  /** Everything heard so far: a heartbeat's reply comes after what the server said before. V2 only. */
+  async heard(): Promise<Heard[]> {
+    const ref = `heard ${++this.#asked}`;
+    this.send([null, ref, "phoenix", "heartbeat", {}]);
+    for (const frames: Heard[] = [];;) {
+      const frame = await this.next();
+      if (frame[1] === ref) return frames;
+      frames.push(frame);
+    }
+  }
+  #asked = 0;
   async close(): Promise<void> {
     this.ws.close();
     await this.closed;
+  }
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 }
 
@@ -212,4 +235,22 @@ export class TcpClient {
     this.#rest = both;
     return true;
   }
+}
+
+/** Connects, says `parts` one after another, waits for something to be said back when `heard`, and breaks the connection (RST). */
+export async function reset(port: number, parts: readonly (string | Uint8Array)[], heard = false): Promise<void> {
+  const socket = connect({ port, host: "127.0.0.1" });
+  socket.on("error", () => {});
+  const over = new Promise((resolve) => socket.once("close", resolve));
+  await new Promise((resolve) => socket.once("connect", resolve));
+  for (const part of parts) await new Promise((resolve) => socket.write(part, resolve));
+  if (heard) await Promise.race([new Promise((resolve) => socket.once("data", resolve)), over]);
+  socket.resetAndDestroy();
+  await over;
+}
+
+/** An upgrade request as bytes. */
+export function upgradeRequest(path: string, headers: Readonly<Record<string, string>> = {}): string {
+  const lines = Object.entries({ host: "127.0.0.1", ...UPGRADE, ...headers }).map(([name, value]) => `${name}: ${value}\r\n`);
+  return `GET ${path} HTTP/1.1\r\n${lines.join("")}\r\n`;
 }
