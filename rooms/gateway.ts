@@ -354,7 +354,12 @@ export class Gateway {
     const sockets = this.#unflushed;
     this.#unflushed = [];
     this.#tick++;
-    for (const socket of sockets) if (!socket.closed) socket.wire.flush();
+    for (const socket of sockets) {
+      if (socket.closed) continue;
+      socket.wire.flush();
+      // Whoever does not read his answers is not asked for more; the idle limit ends it.
+      if (socket.wire.backlog > socket.limits.outbox_bytes) socket.wire.choke();
+    }
   }
 
   /** An answer that no room gives, in its place among those of rooms. */

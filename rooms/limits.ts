@@ -14,7 +14,7 @@ export const LIMITS = {
   authenticate_ms: limit(10_000, "ms", "a socket may stay without a user; then 4002"),
   token_bytes: limit(8_192, "bytes", "one token; more is refused unread"),
   passing_outbox_bytes: limit(262_144, "bytes", "waiting for a slow reader, above which passing events are dropped"),
-  outbox_bytes: limit(1_048_576, "bytes", "unsolicited bytes waiting for a slow reader; more closes 1013"),
+  outbox_bytes: limit(1_048_576, "bytes", "unsolicited bytes waiting for a slow reader; more closes 1013; with more answers waiting, its reading pauses"),
   later_ms: limit(4_000, "ms", "slow work behind a push or join; then `timeout`"),
   publish_events: limit(100, "events", "in one publishing request"),
   publish_bytes: limit(8_388_608, "bytes", "one publishing request; more is 413"),

@@ -22,9 +22,11 @@ export interface Wire {
   readonly backlog: number;
   /** Bytes that ever came from the client, pings and unfinished frames included. */
   readonly received: number;
-  /** Stops and resumes reading: the client feels it as a full connection. */
+  /** Stops and resumes reading: the client feels it as a full connection. Each pause needs its resume. */
   pause(): void;
   resume(): void;
+  /** Pauses until the backlog has gone out. */
+  choke(): void;
 }
 
 /** One join: a socket on a topic. */

@@ -40,7 +40,8 @@ export const Claims = z.object({
   name: Name.optional(),
   role: Role,
   case_ids: z.union([z.literal("*"), z.array(Name).max(10_000)]).default([]),
-  exp: z.number(),
+  // Seconds; the last moment that a Date can say.
+  exp: z.number().max(8.64e12),
 });
 
 /** A user, and when his token ends, in milliseconds since 1970. */

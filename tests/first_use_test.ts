@@ -6,9 +6,6 @@ import { RawClient } from "./support/raw.ts";
 
 const HERE = new URL("..", import.meta.url);
 
-/** `deno task start` without the task runner in front: it keeps signals such as SIGKILL to itself. */
-const START: string[] = JSON.parse(Deno.readTextFileSync(new URL("deno.json", HERE))).tasks.start.split(" ").slice(1);
-
 /** No setting but where the data is, and a free port. */
 const NOTHING = { AUTH_SECRET: "", AUTH_JWKS_URL: "", AUTH_JWKS_FILE: "", HOST: "", NO_COLOR: "1" };
 
@@ -81,7 +78,7 @@ Deno.test("first use: `deno task token` makes a token that works, with the right
   const first = await task(["token", "--sub", "user_1", "--name", "User One", "--role", "attorney", "--cases", "case_1,case_2", "--ttl", "30m"], env);
   assertEquals([first.code, first.stderr], [0, ""]);
   assertMatch(first.stdout, /^eyJ[\w-]+\.[\w-]+\.[\w-]+\n$/);
-  await using server = await startServer({ ...NOTHING, ...env }, START);
+  await using server = await startServer({ ...NOTHING, ...env });
   const claims = JSON.parse(atob(first.stdout.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
   assertEquals(claims, { sub: "user_1", name: "User One", role: "attorney", case_ids: ["case_1", "case_2"], iat: claims.iat, exp: claims.iat + 1800 });
 
@@ -116,7 +113,7 @@ Deno.test("first use: `deno task token` says in a line what is wrong with an opt
 Deno.test("first use: what a service published survives kill -9, `deno task log verify` proves it, and names the entry that was changed", async () => {
   using dir = tempDir();
   const env = { DATA_DIR: dir.path };
-  await using server = await startServer({ ...NOTHING, ...env }, START);
+  await using server = await startServer({ ...NOTHING, ...env });
   const made = await task(["token", "--sub", "backend", "--role", "service"], env);
   assertEquals(made.code, 0, made.stderr);
   const service = made.stdout.trim();
@@ -171,7 +168,7 @@ Deno.test("first use: what a service published survives kill -9, `deno task log 
 Deno.test("first use: a second server on the same DATA_DIR is refused in words, the first goes on, and after kill -9 the way is free", async () => {
   using dir = tempDir();
   const env = { ...NOTHING, DATA_DIR: dir.path };
-  await using first = await startServer(env, START);
+  await using first = await startServer(env);
   const second = await task(["start"], { ...env, PORT: "0" });
   assertEquals([second.code, second.stdout], [1, ""]);
   assertStringIncludes(second.stderr, "another process");
@@ -179,7 +176,7 @@ Deno.test("first use: a second server on the same DATA_DIR is refused in words, 
   assertEquals(second.stderr.trim().split("\n").length, 1);
   assertEquals((await (await fetch(`${first.url}/health`)).json()).status, "ok");
   await first.stop("SIGKILL");
-  await using third = await startServer(env, START);
+  await using third = await startServer(env);
   assertEquals(await third.stop("SIGTERM"), 0);
 });
 

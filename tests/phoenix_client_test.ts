@@ -19,9 +19,6 @@ type Phoenix = Pick<typeof phoenix18, "Socket" | "Presence">;
 
 const CLIENTS: Record<string, Phoenix> = { "1.8.16": phoenix18, "1.7.21": phoenix17, "1.6.16": phoenix16, "1.5.14": phoenix15 };
 
-/** `deno task start` without the task runner in front: it keeps signals such as SIGKILL to itself. */
-const START: string[] = JSON.parse(Deno.readTextFileSync(new URL("../deno.json", import.meta.url))).tasks.start.split(" ").slice(1);
-
 const SERVICE = someone("backend", "service");
 
 /** What happened, in its order, and a way to wait for what is yet to come. */
@@ -137,7 +134,7 @@ class Scene {
     return this.#server!;
   }
   async start(port: number): Promise<void> {
-    this.#server = await startServer({ DATA_DIR: this.dataDir, PORT: String(port) }, START);
+    this.#server = await startServer({ DATA_DIR: this.dataDir, PORT: String(port) });
   }
   /** Ends the server with a signal; the same port and data again. */
   async restart(signal: Deno.Signal): Promise<number> {

@@ -12,9 +12,6 @@ import { someone } from "./support/stage.ts";
 
 const here = (path: string) => new URL(path, import.meta.url);
 
-/** `deno task start` without the task runner in front: it keeps signals such as SIGKILL to itself. */
-const START: string[] = JSON.parse(Deno.readTextFileSync(here("../deno.json"))).tasks.start.split(" ").slice(1);
-
 /** SHA-256 of the page's code: from its first import to the end of its last class. */
 const PAGE = "23539ba35439a080162305009388a6e154283460d6f25b2722aa441c9dd3c510";
 
@@ -148,7 +145,7 @@ Deno.test("python: the page's classes are under test word for word", async () =>
 });
 
 pythonTest("python: the page's classes work beside a phoenix 1.8 client: one order, one presence [L04 to L09, W02, W09 to W20, X07]", async () => {
-  await using server = await startServer({}, START);
+  await using server = await startServer({});
   const socket = new Socket(server.ws, { params: { token: await server.token(someone("alice")) } });
   socket.connect();
   const channel = socket.channel("case:case_1");
@@ -233,7 +230,7 @@ pythonTest("python: the page's classes work beside a phoenix 1.8 client: one ord
 });
 
 pythonTest("python: two clients in one case hear the same, and a third in another nothing of it [C11, R04, R05]", async () => {
-  await using server = await startServer({}, START);
+  await using server = await startServer({});
   const clients = await Promise.all(["one", "two", "three"].map((id) => pageClient(server, someone(id))));
   const [one, two, three] = clients;
   for (const client of [one, two]) assertEquals((await client.ask({ do: "join", topic: "case:case_1" })).status, "ok");
@@ -253,7 +250,7 @@ pythonTest("python: two clients in one case hear the same, and a third in anothe
 });
 
 pythonTest("python: the page's classes are refused with a reason: token, case, user_id, topic [A02, A09, Y01, Y08, 55]", async () => {
-  await using server = await startServer({}, START);
+  await using server = await startServer({});
   await using forged = new Python("asyncio_driver.py", [server.ws, "YOUR_AUTH_TOKEN"]);
   const refused = await forged.hear(({ said }) => said === "refused");
   assertEquals(refused.error, "InvalidStatusCode");
@@ -271,7 +268,7 @@ pythonTest("python: the page's classes are refused with a reason: token, case, u
 });
 
 pythonTest("python: the websocket-client sample dials without a query and authenticates by message [A03, A04, W03]", async () => {
-  await using server = await startServer({}, START);
+  await using server = await startServer({});
   await using python = new Python("websocket_app_driver.py", [`${server.ws}/websocket`, await server.token(someone("snake"), 600)]);
   const { frame } = await python.hear(({ said }) => said === "frame");
   assertEquals(Object.keys(frame).toSorted(), ["event", "join_ref", "payload", "ref", "topic"]);
@@ -294,7 +291,7 @@ pythonTest("python: the websocket-client sample dials without a query and authen
 });
 
 pythonTest("python: a wrong token by message gets a reply, then 4002; before a good one nothing is joined [A05, A06, A10]", async () => {
-  await using server = await startServer({ LIMIT_AUTHENTICATE_MS: "2000" }, START);
+  await using server = await startServer({ LIMIT_AUTHENTICATE_MS: "2000" });
   await using forged = new Python("websocket_app_driver.py", [`${server.ws}/websocket`, "YOUR_AUTH_TOKEN"]);
   const { frame } = await forged.hear(({ said }) => said === "frame");
   assertEquals([frame.topic, frame.event, frame.ref, frame.payload.status], ["auth", "phx_reply", "1", "error"]);

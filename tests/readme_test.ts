@@ -4,7 +4,7 @@ import { CLOSE_CODES, REASONS } from "../protocol/reason.ts";
 import { SETTINGS } from "../rooms/config.ts";
 import { LIMITS } from "../rooms/limits.ts";
 import { RIGHTS } from "../rooms/token.ts";
-import { installed, startServer } from "./support/process.ts";
+import { installed, startServer, TASK } from "./support/process.ts";
 import { someone } from "./support/stage.ts";
 
 const root = new URL("..", import.meta.url);
@@ -100,7 +100,7 @@ interface Desk {
 /** A test of one snippet. Without the Debian package it needs it is skipped by name; `.ci/run` installs them all. */
 function snippetTest(name: string, needs: string, body: (desk: Desk) => Promise<void>): void {
   Deno.test({ name: `readme: the ${name} snippet works as printed`, ignore: !installed(needs) }, async () => {
-    await using server = await startServer();
+    await using server = await startServer({}, TASK);
     const cwd = Deno.makeTempDirSync({ prefix: "caseroom-readme-" });
     const env = {
       TOKEN: await server.token(someone("user_1", "attorney", ["case_1"])),

@@ -2,6 +2,7 @@
  * Serves the app on Deno: `@hono/node-server` answers HTTP, and a small adapter hands upgrade requests to the same app,
  * whose route completes them with `ws`.
  */
+import { Buffer } from "node:buffer";
 import { createServer, type IncomingMessage, type Server, STATUS_CODES } from "node:http";
 import type { AddressInfo } from "node:net";
 import { getRequestListener } from "@hono/node-server";
@@ -23,7 +24,9 @@ export async function serve(
   gateway: Gateway,
   options: { host: string; port: number; maxFrame: number; report: (error: unknown, where: string) => void },
 ): Promise<Served> {
-  const server: Server = createServer(getRequestListener((request) => app.fetch(request, {})));
+  // Other upgrades (h2c, which some HTTP clients always offer) are ordinary requests.
+  const onlyWebSockets = { shouldUpgradeCallback: ({ headers }: IncomingMessage) => /^websocket$/i.test(headers.upgrade ?? "") };
+  const server: Server = createServer(onlyWebSockets, getRequestListener((request) => app.fetch(request, {})));
   const doors = new Map<number, WebSocketServer>();
   const door = (maxPayload: number) => {
     let found = doors.get(maxPayload);
@@ -35,9 +38,9 @@ export async function serve(
     raw.on("error", ignore);
     let accepted = false;
     const accept = (opening: Opening) => {
-      const { headers } = incoming;
-      // ws takes version 8 for 13. [8]
-      if (headers["sec-websocket-version"] !== "13") return new Response(null, { status: 400 });
+      const { headers, method } = incoming;
+      // ws takes version 8 for 13, and answers a POST with 405. [8]
+      if (headers["sec-websocket-version"] !== "13" || method !== "GET") return new Response(null, { status: 400 });
       // ws takes only RFC 2616 tokens, a token in base64 may have `/` and `=`. [12]
       if (headers["sec-websocket-protocol"]?.split(",").some((entry) => entry.trim() === "phoenix")) headers["sec-websocket-protocol"] = "phoenix";
       else delete headers["sec-websocket-protocol"];
@@ -46,8 +49,8 @@ export async function serve(
       door(opening.limits?.frame_bytes ?? options.maxFrame).handleUpgrade(incoming, raw, head as never, (ws) => attach(ws, raw, gateway, opening));
       return new Response(null);
     };
-    const refuse = (response: Response) => {
-      if (!accepted) raw.end(refusalHead(response));
+    const refuse = async (response: Response) => {
+      if (!accepted) raw.end(plainAnswer(response, await response.text()));
     };
     Promise.resolve(app.fetch(requestOf(incoming), { accept })).then(refuse, (error) => {
       options.report(error, "an upgrade");
@@ -99,9 +102,12 @@ function requestOf(incoming: IncomingMessage): Request {
   return new Request(url, { method: incoming.method, headers });
 }
 
-function refusalHead(response: Response): string {
-  const lines = [`HTTP/1.1 ${response.status} ${STATUS_CODES[response.status] ?? ""}`, "connection: close", "content-length: 0"];
-  const reason = response.headers.get("caseroom-reason");
-  if (reason) lines.push(`caseroom-reason: ${reason}`);
-  return `${lines.join("\r\n")}\r\n\r\n`;
+/** An HTTP answer to what asked for an upgrade and does not get it. */
+function plainAnswer(response: Response, body: string): string {
+  const lines = [`HTTP/1.1 ${response.status} ${STATUS_CODES[response.status] ?? ""}`, "connection: close", `content-length: ${Buffer.byteLength(body)}`];
+  for (const name of ["content-type", "caseroom-reason"]) {
+    const value = response.headers.get(name);
+    if (value) lines.push(`${name}: ${value}`);
+  }
+  return `${lines.join("\r\n")}\r\n\r\n${body}`;
 }

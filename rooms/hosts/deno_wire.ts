@@ -70,6 +70,8 @@ export type RawSocket = Duplex & { readonly bytesRead: number };
 
 export class DenoWire implements Wire {
   #path = EMPTY;
+  #pauses = 0;
+  #choked = false;
 
   constructor(private readonly ws: WebSocket, private readonly raw: RawSocket) {}
 
@@ -98,9 +100,18 @@ export class DenoWire implements Wire {
     return this.raw.bytesRead;
   }
   pause(): void {
-    this.ws.pause();
+    if (this.#pauses++ === 0) this.ws.pause();
   }
   resume(): void {
-    this.ws.resume();
+    if (--this.#pauses === 0) this.ws.resume();
+  }
+  choke(): void {
+    if (this.#choked) return;
+    this.#choked = true;
+    this.pause();
+    this.raw.once("drain", () => {
+      this.#choked = false;
+      this.resume();
+    });
   }
 }

@@ -17,6 +17,15 @@ export async function bearer(header: string | undefined, verify: Verify) {
   return (await verify(token)).user;
 }
 
+/** Strictly decoded: a path that is no UTF-8 names no topic. */
+function topicOf(url: string): string | undefined {
+  try {
+    return decodeURIComponent(new URL(url).pathname.split("/")[3]);
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * `{events: [{event, payload, id?}]}` → `{events: [{cursor}]}`, in the same order: validated by the topic's contract, all or
  * nothing, answered when durable. A repeated `id` of the same sender is applied once and answered the same.
@@ -35,7 +44,7 @@ export function publishing(registry: Registry, verify: Verify, limits: Limits, d
   app.post("/api/topics/:topic/events", tooLarge, async (c) => {
     if (draining()) throw new Refusal("draining");
     const user = await bearer(c.req.header("authorization"), verify);
-    const topic = c.req.param("topic");
+    const topic = topicOf(c.req.url);
     if (!isName(topic) || new TextEncoder().encode(topic).length > limits.topic_bytes) throw new Refusal("unmatched topic");
     const body = await c.req.json().catch(() => {
       throw new Refusal("invalid_payload", { message: "the body is no JSON" });

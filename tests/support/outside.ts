@@ -5,9 +5,6 @@ import { type Running, startServer } from "./process.ts";
 import { type Heard, RawClient } from "./raw.ts";
 import { someone } from "./stage.ts";
 
-/** `deno task start` without the task runner in front, which keeps SIGKILL to itself. */
-export const START: string[] = JSON.parse(Deno.readTextFileSync(new URL("../../deno.json", import.meta.url))).tasks.start.split(" ").slice(1);
-
 export interface Published {
   readonly event: string;
   readonly payload: unknown;
@@ -29,7 +26,7 @@ export class Outside {
   private constructor(readonly server: Running) {}
 
   static async start(env: Record<string, string> = {}): Promise<Outside> {
-    return new Outside(await startServer(env, START));
+    return new Outside(await startServer(env));
   }
 
   /** Somebody new: what one has used up does not count for the next. */

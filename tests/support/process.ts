@@ -5,6 +5,12 @@ import { someone } from "./stage.ts";
 
 export const SECRET = "a secret of the tests, at least 32 bytes";
 
+/** What `deno task start` runs, without the task runner in front. */
+const START: readonly string[] = JSON.parse(Deno.readTextFileSync(new URL("../../deno.json", import.meta.url))).tasks.start.split(" ").slice(1);
+
+/** `deno task start` itself. */
+export const TASK: readonly string[] = ["task", "--quiet", "start"];
+
 export interface Running {
   readonly port: number;
   readonly url: string;
@@ -18,11 +24,11 @@ export interface Running {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** Runs `deno task start` (or another script) on a free port and waits until it says that it is ready. */
-export async function startServer(env: Record<string, string> = {}, script?: string[]): Promise<Running> {
+/** Runs what `deno task start` runs (or something else) on a free port and waits until it says that it is ready. */
+export async function startServer(env: Record<string, string> = {}, script = START): Promise<Running> {
   const dataDir = env.DATA_DIR ?? Deno.makeTempDirSync({ prefix: "caseroom-test-" });
   const child = new Deno.Command(Deno.execPath(), {
-    args: script ?? ["task", "--quiet", "start"],
+    args: [...script],
     cwd: new URL("../..", import.meta.url),
     env: { PORT: "0", DATA_DIR: dataDir, AUTH_SECRET: SECRET, NO_COLOR: "1", ...env },
     stdout: "piped",

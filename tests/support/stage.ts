@@ -57,6 +57,7 @@ export class MemoryWire implements Wire {
   writes = 0;
   code: number | null = null;
   paused = false;
+  choked = false;
   backlog = 0;
   received = 0;
 
@@ -77,6 +78,9 @@ export class MemoryWire implements Wire {
   }
   resume(): void {
     this.paused = false;
+  }
+  choke(): void {
+    this.choked = true;
   }
 }
 
