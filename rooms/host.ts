@@ -7,8 +7,11 @@ export type SqlRow = Record<string, SqlValue>;
 export interface SqlHost {
   /** Runs one statement. `writes` opens the tick's transaction, and a savepoint inside `atomic`. */
   run(statement: string, parameters: readonly SqlValue[], writes: boolean): SqlRow[];
-  /** Compiles a statement that a room wrote, so that transaction control, pragmas and attached files are refused. Throws TypeError. */
-  vet(statement: string): void;
+  /**
+   * Compiles a statement that a room wrote: only tables that begin with `prefix`, no change of a `room` column, no
+   * transaction control, pragma or attached file. Throws TypeError.
+   */
+  vet(statement: string, prefix: string): void;
   /** Runs `body`; when it throws, what it wrote is undone. Nests. */
   atomic<T>(body: () => T): T;
   /** Declares the tick lost: what was written in it must not be kept. */

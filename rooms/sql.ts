@@ -1,6 +1,9 @@
 /**
  * The `sql` tag of rooms. All rooms share one database on the Deno host, so isolation is by construction: a statement is
- * checked once, when it is first seen, and must bind its own room in every table that it names.
+ * checked once, when it is first seen. It must bind its own room for every table that it names, where nothing can widen
+ * the binding again; SQLite's own authorizer then refuses tables of others, whatever they were called.
+ *
+ * The check knows a small part of SQL and refuses the rest: no compound selects, no comma joins, no quoted names.
  */
 import type { SqlHost, SqlRow, SqlValue } from "./host.ts";
 
@@ -15,9 +18,6 @@ export interface Statement {
   readonly rooms: readonly number[];
 }
 
-const ROOM_EQUALS = /\b(?:\w+\.)?room\s*=\s*$/i;
-const TABLE = /\b(?:from|join|into|update)\s+([a-z_]\w*)/gi;
-
 /** The statements of one kind of room; its tables begin with `prefix`. */
 export class RoomSql {
   readonly #seen = new WeakMap<TemplateStringsArray, Statement>();
@@ -29,7 +29,7 @@ export class RoomSql {
     let statement = this.#seen.get(strings);
     if (!statement) {
       statement = checkStatement(strings, this.prefix);
-      this.host.vet(statement.text);
+      this.host.vet(statement.text, this.prefix);
       this.#seen.set(strings, statement);
     }
     return statement;
@@ -43,30 +43,140 @@ export class RoomSql {
   }
 }
 
+/** A word in lower case, a number, a sign, a string in quotes; a placeholder is `?` and its number. In parentheses: a group. */
+type Token = string | Token[];
+
+const CLAUSE = new Set(["where", "group", "order", "limit", "having", "returning", "set", "values", "window"]);
+const JOIN = new Set(["join", "left", "right", "full", "inner", "cross", "natural", "outer"]);
+/** What may stand behind a bound room without changing what it means. */
+const AFTER = new Set([undefined, "and", ...CLAUSE, ...JOIN]);
+/** What would widen a binding that stands beside it, or take its `and` for its own. */
+const WIDENS = new Set(["or", "between", "case"]);
+
 /**
- * Throws TypeError unless `${ctx.room}` follows `room =`, or is the first value of an insert whose first column is
- * `room`, once for every table named; the tables are the room's own, and it is one statement that reads or changes rows.
+ * Throws TypeError unless it is one statement that reads or changes rows of the room's own tables, and binds
+ * `room = ${ctx.room}` for each: in `where`, in the `on` of its own join, or as the first value of an insert.
  */
 export function checkStatement(strings: readonly string[], prefix: string): Statement {
   const text = strings.join("?").trim();
   const refuse = (why: string): never => {
     throw new TypeError(`Cannot allow this statement, ${why}: ${text}`);
   };
-  const verb = /^(select|insert|update|delete|with)\b/i.exec(text)?.[1].toLowerCase();
-  if (!verb) refuse("it neither reads nor changes rows");
-  if (text.includes(";") || text.includes("--") || text.includes("/*")) refuse("it is more than one statement, or commented");
-  const tables = [...text.matchAll(TABLE)].map((match) => match[1].toLowerCase());
-  const named = [...text.matchAll(/\b([a-z_]\w*)\s+as\s*\(/gi)].map((match) => match[1].toLowerCase());
-  for (const table of tables) {
-    if (!table.startsWith(prefix) && !named.includes(table)) refuse(`${table} is not a table of this room`);
-  }
-  // A comma join would name tables that the pattern above does not see.
-  if (/\bfrom\s+\w+(?:\s+(?:as\s+)?\w+)?\s*,/i.test(text)) refuse("tables are joined by `join`");
+  const verb = /^(select|insert|update|delete|with)\b/i.exec(text)?.[1].toLowerCase() ?? refuse("it neither reads nor changes rows");
+  if (/;|--|\/\*/.test(text)) refuse("it is more than one statement, or commented");
+  if (/["`[\]]/.test(text)) refuse("it has quoted names");
   const rooms: number[] = [];
-  strings.slice(0, -1).forEach((before, index) => {
-    if (ROOM_EQUALS.test(before)) rooms.push(index);
-  });
-  if (/^\s*insert\s+(?:or\s+\w+\s+)?into\s+\w+\s*\(\s*room\b[^)]*\)\s*values\s*\(\s*$/i.test(strings[0])) rooms.push(0);
-  if (rooms.length < tables.filter((table) => !named.includes(table)).length) refuse("it must bind `room = ${ctx.room}` for every table");
+  new Check(prefix, rooms, refuse).scope(parse(text, refuse), new Set());
   return { text, writes: verb !== "select", rooms };
+}
+
+function parse(text: string, refuse: (why: string) => never): Token[] {
+  let placeholders = 0;
+  const stack: Token[][] = [[]];
+  for (const [token] of text.matchAll(/'(?:[^']|'')*'|\w+|\?|[<>!]=|<>|\|\||\S/g)) {
+    if (token === "(") {
+      const group: Token[] = [];
+      stack.at(-1)!.push(group);
+      stack.push(group);
+    } else if (token === ")") {
+      if (stack.length === 1) refuse("its parentheses do not match");
+      stack.pop();
+    } else stack.at(-1)!.push(token === "?" ? `?${placeholders++}` : token.toLowerCase());
+  }
+  if (stack.length > 1) refuse("its parentheses do not match");
+  return stack[0];
+}
+
+interface Source {
+  /** What its columns are qualified by. */
+  readonly alias: string;
+  /** False for subselects and names of a `with`: they bind inside. */
+  readonly table: boolean;
+  bound: boolean;
+}
+
+class Check {
+  constructor(private readonly prefix: string, private readonly rooms: number[], private readonly refuse: (why: string) => never) {}
+
+  /** One level of parentheses; `named` are the names of enclosing `with` clauses. */
+  scope(tokens: Token[], named: ReadonlySet<string>): void {
+    if (tokens[0] === "with") named = new Set([...named, ...this.#with(tokens)]);
+    for (const token of tokens) if (Array.isArray(token)) this.scope(token, named);
+    for (const word of ["union", "intersect", "except"]) if (tokens.includes(word)) this.refuse("it is a compound");
+    const sources = this.#sources(tokens, named);
+    this.#bindings(tokens, sources);
+    for (const { table, bound } of sources) if (table && !bound) this.refuse("it must bind `room = ${ctx.room}` for every table");
+  }
+
+  /** `with name as (…), name as (…)`. */
+  #with(tokens: Token[]): string[] {
+    const names: string[] = [];
+    for (let at = 1; tokens[at + 1] === "as" && Array.isArray(tokens[at + 2]); at += 4) {
+      names.push(String(tokens[at]));
+      if (tokens[at + 3] !== ",") break;
+    }
+    return names;
+  }
+
+  #sources(tokens: Token[], named: ReadonlySet<string>): Source[] {
+    const sources: Source[] = [];
+    let listing = false;
+    tokens.forEach((token, at) => {
+      if (token === "from") listing = true;
+      else if (typeof token === "string" && CLAUSE.has(token)) listing = false;
+      else if (token === "," && listing) this.refuse("tables are joined by `join`");
+      // `on conflict … do update set` names no table.
+      if (!(token === "from" || token === "join" || token === "into" || (token === "update" && tokens[at + 1] !== "set"))) return;
+      if (token === "update" && tokens[at + 1] === "or") at += 2;
+      const name = tokens[at + 1];
+      if (Array.isArray(name) && name[0] !== "select") this.refuse("tables stand in parentheses");
+      if (typeof name === "string" && !named.has(name) && !name.startsWith(this.prefix)) this.refuse(`${name} is not a table of this room`);
+      const next = tokens[at + 2] === "as" ? tokens[at + 3] : tokens[at + 2];
+      const isAlias = typeof next === "string" && /^[a-z_]\w*$/.test(next) && next !== "on" && !CLAUSE.has(next) && !JOIN.has(next);
+      const alias = isAlias ? next : String(name);
+      sources.push({ alias, table: typeof name === "string" && !named.has(name), bound: false });
+    });
+    return sources;
+  }
+
+  #bindings(tokens: Token[], sources: Source[]): void {
+    let joined = -1;
+    let clause: "where" | "on" | null = null;
+    let start = 0;
+    tokens.forEach((token, at) => {
+      if (token === "from" || token === "join") joined++;
+      if (token === "where" || (token === "on" && tokens[at + 1] !== "conflict")) [clause, start] = [token as "where" | "on", at];
+      else if (typeof token === "string" && (CLAUSE.has(token) || JOIN.has(token))) clause = null;
+      if (!clause || !(at === start || token === "and")) return;
+      const qualified = tokens[at + 2] === ".";
+      const [column, equals, value, after] = tokens.slice(qualified ? at + 3 : at + 1);
+      if (column !== "room" || equals !== "=" || typeof value !== "string" || value[0] !== "?" || Array.isArray(after) || !AFTER.has(after)) return;
+      this.#narrow(tokens, start);
+      // An outer join's `on` leaves the rows of the other side alone: it binds its own table only.
+      const candidates = clause === "on" ? [sources[joined]] : sources;
+      const source = qualified ? candidates.find(({ alias }) => alias === tokens[at + 1]) : sources.length === 1 ? sources[0] : undefined;
+      if (!source) return;
+      source.bound = true;
+      this.rooms.push(Number(value.slice(1)));
+    });
+    const values = tokens.indexOf("values");
+    if (values < 0) return;
+    // insert into t (room, …) values (${ctx.room}, …): one row.
+    const [columns, row] = [tokens[values - 1], tokens[values + 1]];
+    if (tokens[values + 2] === ",") this.refuse("it inserts more than one row");
+    if (!Array.isArray(columns) || columns[0] !== "room" || !Array.isArray(row) || typeof row[0] !== "string" || row[0][0] !== "?") return;
+    if (row[1] !== undefined && row[1] !== ",") return;
+    sources[0].bound = true;
+    this.rooms.push(Number(row[0].slice(1)));
+  }
+
+  /** Nothing in the clause that binds may widen it. */
+  #narrow(tokens: Token[], start: number): void {
+    for (let at = start + 1; at < tokens.length; at++) {
+      const token = tokens[at];
+      if (typeof token !== "string") continue;
+      if (CLAUSE.has(token) || JOIN.has(token) || token === "on") return;
+      if (WIDENS.has(token)) this.refuse(`\`${token}\` stands beside the bound room: put it in parentheses`);
+    }
+  }
 }

@@ -122,6 +122,17 @@ Deno.test("deno_sql: SQLITE_FULL on a statement loses the tick: nothing more is 
   Deno.removeSync(dir, { recursive: true });
 });
 
+Deno.test("deno_sql: SQLITE_FULL outside of any body loses the tick too, also what was written before it", () => {
+  const { sql, put, ids } = open();
+  sql.run(`pragma max_page_count = ${Number(sql.run("pragma page_count", [], false)[0].page_count) + 1}`, [], false);
+  put(1);
+  assertThrows(() => put(2, "x".repeat(100_000)), StoreLost);
+  assertThrows(() => put(3), StoreLost);
+  assertThrows(() => sql.commit(), StoreLost);
+  assertEquals(ids(), []);
+  sql.close();
+});
+
 Deno.test("deno_sql: a body that swallows the loss of its own savepoint does not commit on its own", () => {
   const dir = Deno.makeTempDirSync();
   const { sql, put, ids } = open(`${dir}/x.db`);
@@ -204,10 +215,10 @@ Deno.test("deno_sql: vet refuses transaction control, pragmas and attached files
     "select nope from t",
   ];
   for (const statement of refused) {
-    assertThrows(() => sql.vet(statement), TypeError, "Cannot run this statement", statement);
+    assertThrows(() => sql.vet(statement, "t"), TypeError, "Cannot run this statement", statement);
   }
-  sql.vet("insert into t (id) values (1)");
-  sql.vet("select * from t where id = ?");
+  sql.vet("insert into t (id) values (1)", "t");
+  sql.vet("select * from t where id = ?", "t");
   assertEquals(ids(), []);
   // The host itself may still.
   sql.run("insert into t (id) values (1)", [], true);

@@ -213,7 +213,7 @@ Deno.test("sql: a statement is checked and compiled once, whatever its values", 
   const host = new DenoSql(":memory:");
   host.run("create table lab_item (room text not null, id text not null) strict", [], true);
   let vetted = 0;
-  const counting = { run: host.run.bind(host), vet: (text: string) => (vetted++, host.vet(text)) } as unknown as DenoSql;
+  const counting = { run: host.run.bind(host), vet: (text: string, prefix: string) => (vetted++, host.vet(text, prefix)) } as unknown as DenoSql;
   const sql = new RoomSql(counting, "lab_");
   const insert = strings`insert into lab_item (room, id) values (${room}, ${x})`;
   for (let n = 0; n < 5; n++) sql.run(sql.statement(insert), room, [room, `${n}`]);

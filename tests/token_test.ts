@@ -79,8 +79,8 @@ Deno.test("token: forged, cut or otherwise spoilt ones are token_invalid", async
     await literal("[]"),
     await literal("null"),
     await literal("not json"),
-    await token(CLAIMS, bytes.encode("x".repeat(64)), { alg: "HS512" }),
-    await token(CLAIMS, bytes.encode("x".repeat(64)), { alg: "HS384" }),
+    await token(CLAIMS, SECRET, { alg: "HS512" }),
+    await token(CLAIMS, SECRET, { alg: "HS384" }),
   ];
   for (const text of spoilt) assertEquals(await reason(text), "token_invalid", text);
 });

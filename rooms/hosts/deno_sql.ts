@@ -5,16 +5,19 @@ import { type SqlHost, type SqlRow, type SqlValue, StoreLost } from "../host.ts"
 /** Statements kept compiled; rooms have few, so this is a bound and no tuning. */
 const COMPILED = 500;
 
-// What a wrong value from a room costs: its own turn. Everything else (FULL, IOERR, BUSY, NOMEM, …) costs the tick.
-const HARMLESS = /constraint failed|cannot store \w+ value in|datatype mismatch/i;
+/**
+ * SQLite's primary result codes that say something of the disk, the memory or the file, and cost the whole tick: BUSY,
+ * LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, NOTADB (sqlite.org/rescode.html). All others
+ * are a wrong statement or value, and cost their turn only.
+ */
+const HOST_ERRORS = new Set([5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 26]);
 
 /** SQLite's authorizer, which Deno's node:sqlite has and its types do not know yet (sqlite.org/c3ref/c_alter_table.html). */
 interface Authorizing {
-  setAuthorizer(allow: (action: number) => number): void;
+  setAuthorizer(allow: (action: number, first: string | null, second: string | null) => number): void;
 }
 const [OK, DENY] = [0, 1];
-const [PRAGMA, TRANSACTION, ATTACH, DETACH, SAVEPOINT] = [19, 22, 24, 25, 32];
-const DENIED = new Set([PRAGMA, TRANSACTION, ATTACH, DETACH, SAVEPOINT]);
+const [DELETE, INSERT, READ, SELECT, UPDATE, FUNCTION] = [9, 18, 20, 21, 23, 31];
 
 export class DenoSql implements SqlHost {
   readonly #db: DatabaseSync;
@@ -22,24 +25,30 @@ export class DenoSql implements SqlHost {
   /** Open `atomic` bodies, outermost first: whether each has its savepoint yet. */
   readonly #open: boolean[] = [];
   #lost: unknown = null;
-  #vetting = false;
+  /** The prefix of the tables that the statement being vetted may use. */
+  #vetting: string | null = null;
 
   /** `path` is a file, or `:memory:`. Readers of other processes (a backup, `deno task log`) may come at any time. */
   constructor(path: string) {
     this.#db = new DatabaseSync(path);
     this.#db.exec("pragma journal_mode = wal; pragma synchronous = full");
-    (this.#db as unknown as Authorizing).setAuthorizer((action) => this.#vetting && DENIED.has(action) ? DENY : OK);
+    (this.#db as unknown as Authorizing).setAuthorizer((action, first, second) =>
+      this.#vetting === null || allowed(this.#vetting, action, first, second) ? OK : DENY
+    );
   }
 
   run(statement: string, parameters: readonly SqlValue[], writes: boolean): SqlRow[] {
+    // node:sqlite stores such a text whole and reads it back only to there.
+    for (const parameter of parameters) if (typeof parameter === "string" && parameter.includes("\0")) throw new TypeError("Cannot store a NUL in text");
     const compiled = this.#compile(statement);
-    if (!writes) return compiled.all(...parameters) as SqlRow[];
-    this.#begin();
+    if (writes) this.#begin();
+    const inTransaction = this.#db.isTransaction;
     try {
       return compiled.all(...parameters) as SqlRow[];
     } catch (error) {
       // SQLITE_FULL on a statement silently rolls the whole transaction back, and a later RELEASE would commit alone.
-      if (!this.#db.isTransaction || !(error instanceof Error && HARMLESS.test(error.message))) this.#lose(error);
+      const { errcode } = error as { errcode?: number };
+      if (inTransaction !== this.#db.isTransaction || (errcode !== undefined && HOST_ERRORS.has(errcode & 255))) this.#lose(error);
       throw error;
     }
   }
@@ -54,14 +63,14 @@ export class DenoSql implements SqlHost {
     return compiled;
   }
 
-  vet(statement: string): void {
-    this.#vetting = true;
+  vet(statement: string, prefix: string): void {
+    this.#vetting = prefix;
     try {
       this.#db.prepare(statement);
     } catch (cause) {
       throw new TypeError(`Cannot run this statement: ${statement}`, { cause });
     } finally {
-      this.#vetting = false;
+      this.#vetting = null;
     }
   }
 
@@ -144,5 +153,23 @@ export class DenoSql implements SqlHost {
   close(): void {
     this.#statements.clear();
     this.#db.close();
+  }
+}
+
+/** What a room's statement may do. Names of a `with` are read with an empty column, and hold no rows of their own. */
+function allowed(prefix: string, action: number, first: string | null, second: string | null): boolean {
+  switch (action) {
+    case SELECT:
+    case FUNCTION:
+      return true;
+    case READ:
+      return first!.startsWith(prefix) || second === "";
+    case INSERT:
+    case DELETE:
+      return first!.startsWith(prefix);
+    case UPDATE:
+      return first!.startsWith(prefix) && second !== "room";
+    default:
+      return false;
   }
 }

@@ -229,8 +229,8 @@ export class BreakableSql implements SqlHost {
     }
     this.inner.commit();
   }
-  vet(statement: string): void {
-    this.inner.vet(statement);
+  vet(statement: string, prefix: string): void {
+    this.inner.vet(statement, prefix);
   }
   atomic<T>(body: () => T): T {
     return this.inner.atomic(body);
