@@ -10,7 +10,7 @@ function schema(type: z.ZodType, io: "input" | "output"): Json {
 }
 
 /** A name as a JSON pointer and an AsyncAPI key allow it. */
-const key = (name: string) => name.replaceAll(/[^A-Za-z0-9_-]/g, "_");
+const key = (name: string) => name.replaceAll(/[^A-Za-z0-9_-]/g, ".");
 
 /** The page of these channels, as plain JSON. */
 export function asyncapi(channels: readonly Channel[]): Json {

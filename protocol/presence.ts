@@ -17,9 +17,9 @@ export function tracked(key: string, meta: object, phx_ref: string, phx_ref_prev
 
 type Metas = Map<string, Tracked[]>;
 
-function add(metas: Metas, entry: Tracked): void {
+function add(metas: Metas, entry: Tracked, at = Infinity): void {
   const list = metas.get(entry.key);
-  if (list) list.push(entry);
+  if (list) list.splice(at, 0, entry);
   else metas.set(entry.key, [entry]);
 }
 
@@ -45,21 +45,25 @@ export class Presence {
   readonly #metas: Metas = new Map();
   #joins: Metas = new Map();
   #leaves: Metas = new Map();
-  // Whether a state went out that shows joins which no diff has told yet.
-  #shown = false;
+  /** The phx_refs of joins that no diff has told yet, but a state has shown. */
+  readonly #shown = new Set<string>();
 
-  /** The oldest meta of a key comes first. [89] */
-  add(entry: Tracked): void {
-    add(this.#metas, entry);
+  /** The oldest meta of a key comes first [89]; `at` puts one back where it was. */
+  add(entry: Tracked, at?: number): void {
+    add(this.#metas, entry, at);
     // Taken back before anybody was told (an undone turn): nothing has changed.
     if (!remove(this.#leaves, entry)) add(this.#joins, entry);
   }
 
-  remove(entry: Tracked): void {
-    if (!remove(this.#metas, entry)) return;
+  /** Returns where it stood among the metas of its key; -1 when it was not there. */
+  remove(entry: Tracked): number {
+    const at = this.#metas.get(entry.key)?.findIndex((other) => other.phx_ref === entry.phx_ref) ?? -1;
+    if (at < 0) return at;
+    remove(this.#metas, entry);
     // A join and a leave of one phx_ref in one diff net to nothing [94], unless a state has shown the join:
     // then both are told, joins are applied first [111].
-    if (this.#shown || !remove(this.#joins, entry)) add(this.#leaves, entry);
+    if (this.#shown.has(entry.phx_ref) || !remove(this.#joins, entry)) add(this.#leaves, entry);
+    return at;
   }
 
   has(key: string): boolean {
@@ -68,17 +72,17 @@ export class Presence {
 
   /** `{key: {metas: [...]}}`, complete up to this moment. */
   state(): string {
-    this.#shown = true;
+    for (const list of this.#joins.values()) for (const entry of list) this.#shown.add(entry.phx_ref);
     return encode(this.#metas);
   }
 
   /** `{joins, leaves}` since the last call; null when nothing changed. */
   diff(): string | null {
+    this.#shown.clear();
     if (this.#joins.size === 0 && this.#leaves.size === 0) return null;
     const json = `{"joins":${encode(this.#joins)},"leaves":${encode(this.#leaves)}}`;
     this.#joins = new Map();
     this.#leaves = new Map();
-    this.#shown = false;
     return json;
   }
 

@@ -18,6 +18,7 @@ import { bodyOf, CannotEncode, type Effect, encode, type Item } from "./seam.ts"
 import type { RoomSql } from "./sql.ts";
 import type { Call, Storage } from "./storage.ts";
 import { TopicState } from "./topic.ts";
+import { require } from "./token.ts";
 import { Turn, type TurnOwner } from "./turn.ts";
 
 /** What every actor is given. */
@@ -51,6 +52,27 @@ type Outcome =
   | { readonly kind: "refused"; readonly refusal: Refusal }
   | { readonly kind: "crashed"; readonly error: unknown };
 
+/** A join under way. */
+interface Joining {
+  readonly turn: Turn;
+  readonly at: TopicState;
+  readonly member: Member;
+  readonly item: Of<"join">;
+  /** The session that it replaces. */
+  readonly old: Member | undefined;
+}
+
+/** Slow work under way. */
+interface Slow {
+  /** Resolves when what came of it has been dealt with. */
+  readonly done: Promise<void>;
+  /** Nobody waits for it any more. */
+  gone: boolean;
+  leave(): void;
+  /** Gives it up. Returns no effects: they come with its end. */
+  fail(error: unknown): readonly Effect[];
+}
+
 /** How long until a fact that met a lost tick is tried again, in milliseconds. */
 const RETRY_MS = 100;
 
@@ -62,8 +84,8 @@ export class Actor implements Gated, TurnOwner {
   readonly storage: Storage;
   wrote = false;
   readonly #topics = new Map<string, TopicState>();
-  /** Joins that take their time; true once their socket is gone. */
-  readonly #joining = new Map<string, { gone: boolean; readonly abort: AbortController }>();
+  /** Joins that take their time. */
+  readonly #joining = new Map<string, Slow>();
   /** Work under way that must find this actor again. */
   #busy = 0;
 
@@ -116,7 +138,7 @@ export class Actor implements Gated, TurnOwner {
   }
 
   rest(): void {
-    for (const [topic, at] of this.#topics) if (at.members.size === 0) this.#topics.delete(topic);
+    for (const [topic, at] of this.#topics) if (at.empty) this.#topics.delete(topic);
     if (this.idle) this.ground.rested(this);
   }
 
@@ -140,9 +162,9 @@ export class Actor implements Gated, TurnOwner {
 
   #join(item: Of<"join">): void | Promise<void> {
     const at = this.#topic(item.topic);
-    const wasHere = at.hasUser(item.user.id);
-    // The old session ends before the new join runs, and is told after it. [61]
+    // The old session ends before the new join runs, and is told after it [61]; its user has not left in between.
     const old = item.replaces === undefined ? undefined : at.members.get(item.replaces);
+    at.keep(item.user.id);
     if (old) this.#remove(old, []);
     const member: Member = { session: item.session, topic: item.topic, user: item.user, presence: [] };
     const turn = new Turn(this, at, member);
@@ -150,22 +172,25 @@ export class Actor implements Gated, TurnOwner {
       const params = this.#payload(at.contract, at.contract.join.payload, item, false);
       if (!at.contract.loose) checkUser(item);
       at.behaviour.admit?.(turn);
-      return at.behaviour.join(turn, params);
+      const reply = at.behaviour.join(turn, params);
+      if (reply instanceof Later && !turn.silent) throw new TypeError("Cannot send or show anything before a slow join has finished: do it in its finish");
+      return reply;
     });
-    if (outcome.kind !== "ok" || !(outcome.value instanceof Later)) return this.#joined(turn, at, member, item, old, wasHere, outcome);
-    this.#finish(turn);
-    const joining = { gone: false, abort: new AbortController() };
-    this.#joining.set(item.session, joining);
-    return this.#defer(outcome.value, joining.abort, (finish) => {
+    const joining = { turn, at, member, item, old };
+    if (outcome.kind !== "ok" || !(outcome.value instanceof Later)) return this.#joined(joining, outcome);
+    const slow = this.#defer(outcome.value, (finish) => {
       this.#joining.delete(item.session);
-      if (joining.gone) return;
-      const at = this.#topic(item.topic);
       const turn = new Turn(this, at, member);
-      this.#joined(turn, at, member, item, old, at.hasUser(item.user.id), this.#run(turn, () => finish(turn)));
+      if (slow.gone) return this.#abandoned({ ...joining, turn });
+      this.#joined({ ...joining, turn }, this.#run(turn, () => finish(turn)));
     });
+    turn.lost = () => slow.fail(new Refusal("unavailable"));
+    this.#finish(turn);
+    this.#joining.set(item.session, slow);
+    return slow.done;
   }
 
-  #joined(turn: Turn, at: TopicState, member: Member, item: Of<"join">, old: Member | undefined, wasHere: boolean, outcome: Outcome): void {
+  #joined({ turn, at, member, item, old }: Joining, outcome: Outcome): void {
     const { session, ref } = item;
     const closed: Effect[] = old ? [{ kind: "end", session: old.session, event: "phx_close", body: "{}" }] : [];
     const refused = (response: unknown): Effect[] => [
@@ -174,13 +199,15 @@ export class Actor implements Gated, TurnOwner {
       ...closed,
     ];
     turn.lost = () => refused({ reason: "unavailable" });
+    at.release(member.user.id);
     if (outcome.kind !== "ok") {
       turn.effects.push(...refused(outcome.kind === "refused" ? outcome.refusal.response() : { reason: "join crashed" }));
       this.#finish(turn);
       // A refused rejoin ends the old join for good. [62]
-      if (old && wasHere) this.#departed(at, old);
+      if (old) this.#departed(at, old);
       return;
     }
+    const wasHere = at.hasUser(member.user.id) || old?.user.id === member.user.id;
     // What the handler broadcast precedes the reply and misses the joiner [59]; what it pushed follows it [60].
     const pushes = turn.effects.filter((effect) => effect.kind === "push");
     turn.effects = turn.effects.filter((effect) => effect.kind !== "push");
@@ -197,7 +224,17 @@ export class Actor implements Gated, TurnOwner {
     turn.effects.push(...pushes);
     this.#finish(turn);
     if (!wasHere && at.behaviour.arrive) this.#fact(at, member, at.behaviour.arrive);
-    if (turn.closing) this.#remove(member, [{ kind: "end", session, event: "phx_close", body: "{}" }]);
+    if (turn.closing) this.#close(at, member);
+  }
+
+  /** The socket went away during a slow join: nobody is answered. */
+  #abandoned({ turn, at, member, old }: Joining): void {
+    at.release(member.user.id);
+    if (!old) return;
+    // The gateway forgets the replaced session only when told.
+    turn.effects.push({ kind: "end", session: old.session, event: null, body: "{}" });
+    this.#finish(turn);
+    this.#departed(at, old);
   }
 
   #push(item: Of<"push">): void {
@@ -217,14 +254,14 @@ export class Actor implements Gated, TurnOwner {
       return behaviour.on[event](turn, payload);
     });
     if (outcome.kind !== "ok" || !(outcome.value instanceof Later)) return this.#answer(turn, at, member, item, spec, outcome);
-    this.#finish(turn);
-    this.#defer(outcome.value, new AbortController(), (finish) => {
-      const at = this.#topics.get(topic);
+    const slow = this.#defer(outcome.value, (finish) => {
       // The session ended meanwhile: a late result is discarded.
-      if (at?.members.get(session) !== member) return;
+      if (this.#topics.get(topic)?.members.get(session) !== member) return;
       const turn = new Turn(this, at, member);
       this.#answer(turn, at, member, item, spec, this.#run(turn, () => finish(turn)));
     });
+    turn.lost = () => slow.fail(new Refusal("unavailable"));
+    this.#finish(turn);
   }
 
   #answer(turn: Turn, at: TopicState, member: Member, { session, ref }: Of<"push">, spec: PushSpec | undefined, outcome: Outcome): void {
@@ -236,9 +273,16 @@ export class Actor implements Gated, TurnOwner {
       turn.effects.push(reply("error", encode(outcome.refusal.response())));
     }
     this.#finish(turn);
-    if (outcome.kind === "crashed") this.#remove(member, [{ kind: "end", session, event: "phx_error", body: CRASHED }]);
-    else if (turn.closing) this.#remove(member, [{ kind: "end", session, event: "phx_close", body: "{}" }]);
-    if (outcome.kind === "crashed" || turn.closing) this.#departed(at, member);
+    if (outcome.kind === "crashed") {
+      this.#remove(member, [{ kind: "end", session, event: "phx_error", body: CRASHED }]);
+      this.#departed(at, member);
+    } else if (turn.closing) this.#close(at, member);
+  }
+
+  /** The turn before closed its own session. In a lost tick it did not: that turn is answered, and the session goes on. */
+  #close(at: TopicState, member: Member): void {
+    this.#remove(member, [{ kind: "end", session: member.session, event: "phx_close", body: "{}" }], false);
+    this.#departed(at, member);
   }
 
   #leave({ session, topic, ref, join_ref }: Of<"leave">): void {
@@ -252,11 +296,7 @@ export class Actor implements Gated, TurnOwner {
   }
 
   #gone({ session, topic, held }: Of<"gone">): void {
-    const joining = this.#joining.get(session);
-    if (joining) {
-      joining.gone = true;
-      joining.abort.abort();
-    }
+    this.#joining.get(session)?.leave();
     const member = this.#topics.get(topic)?.members.get(session);
     if (!member) return;
     const { graceMs } = this.ground;
@@ -306,7 +346,9 @@ export class Actor implements Gated, TurnOwner {
     const turn = new Turn(this);
     // What was published before is answered as it was then; a place in `fresh`, or a cursor.
     const answers: (number | string)[] = [];
+    turn.author = { user: user.id, topic };
     const outcome = this.#run(turn, () => {
+      require(user, "publish");
       const fresh = new Map<string, number>();
       publications.forEach((publication, index) => {
         const payload = checkPublication(contract, publication, index, this.ground.limits);
@@ -407,10 +449,10 @@ export class Actor implements Gated, TurnOwner {
   /** Refusals of authority stand in the room's chain, bounded per user; a room that nothing happened in stays unwritten. */
   #logRefusal(turn: Turn, { reason }: Refusal): void {
     if (reason !== "forbidden" && reason !== "user_mismatch") return;
-    const { member } = turn;
-    if (!member || this.storage.log.head(this.name).seq === 0 || !this.ground.mayLogRefusal(member.user.id)) return;
+    const { author } = turn;
+    if (!author || this.storage.log.head(this.name).seq === 0 || !this.ground.mayLogRefusal(author.user)) return;
     this.wrote = true;
-    const entry = { at: this.host.clock.now(), user: member.user.id, topic: member.topic, event: "refused", payload: encode({ reason }) };
+    const entry = { at: this.host.clock.now(), ...author, event: "refused", payload: encode({ reason }) };
     try {
       this.storage.log.append(this.name, entry);
     } catch (error) {
@@ -430,17 +472,19 @@ export class Actor implements Gated, TurnOwner {
     this.ground.gate.finish(turn);
   }
 
-  /** Takes a member out: a fact, tried again when its tick is lost. `told` are the effects that go with it. */
-  #remove(member: Member, told: readonly Effect[]): void {
+  /** Takes a member out. `told` are the effects that go with it. A fact, unless said otherwise: tried again when its tick is lost. */
+  #remove(member: Member, told: readonly Effect[], isFact = true): void {
     const at = this.#topic(member.topic);
     const turn = new Turn(this, at, member);
     turn.effects.push(...told);
     this.#drop(turn, at, member);
-    turn.lost = () =>
-      this.#again(() => {
-        this.#remove(member, told);
-        this.#departed(this.#topic(member.topic), member);
-      });
+    if (isFact) {
+      turn.lost = () =>
+        this.#again(() => {
+          this.#remove(member, told);
+          this.#departed(this.#topic(member.topic), member);
+        });
+    }
     this.ground.gate.finish(turn);
   }
 
@@ -448,11 +492,11 @@ export class Actor implements Gated, TurnOwner {
     if (!at.members.has(member.session)) return;
     at.delete(member);
     this.host.members.delete(this.name, member.session);
-    for (const entry of member.presence) at.presence.remove(entry);
+    const places = member.presence.map((entry) => at.presence.remove(entry));
     turn.undo.push(() => {
       at.add(member);
       this.host.members.put(this.name, member);
-      for (const entry of member.presence) at.presence.add(entry);
+      member.presence.forEach((entry, index) => at.presence.add(entry, places[index]));
     });
   }
 
@@ -480,32 +524,46 @@ export class Actor implements Gated, TurnOwner {
     return [];
   }
 
-  /** Slow work, outside any turn; what comes of it is a job of a later tick. Resolves when that is done. */
-  #defer(later: Later, abort: AbortController, done: (finish: (turn: Turn) => unknown) => void): Promise<void> {
-    this.#busy++;
-    return new Promise((resolve) => {
-      let over = false;
-      const settle = (finish: (turn: Turn) => unknown) => {
-        if (over) return;
-        over = true;
-        cancel();
-        this.ground.gate.post(() => {
-          this.#busy--;
-          this.ground.gate.touch(this);
-          done(finish);
-          resolve();
+  /** Slow work, outside any turn; what comes of it is a job of a later tick. */
+  #defer(later: Later, done: (finish: (turn: Turn) => unknown) => void): Slow {
+    const { gate, limits } = this.ground;
+    const abort = new AbortController();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    let over = false;
+    const settle = (finish: (turn: Turn) => unknown) => {
+      if (over) return;
+      over = true;
+      cancel();
+      gate.post(() => {
+        this.#busy--;
+        gate.touch(this);
+        done((turn) => {
+          const value = finish(turn);
+          if (value instanceof Later) throw new TypeError("Cannot finish slow work with slow work");
+          return value;
         });
-      };
-      const fail = (error: unknown) =>
+        resolve();
+      });
+    };
+    const slow: Slow = {
+      done: promise,
+      gone: false,
+      leave() {
+        slow.gone = true;
+        slow.fail(new Refusal("timeout"));
+      },
+      fail(error) {
+        abort.abort();
         settle(() => {
           throw error;
         });
-      const cancel = this.host.clock.after(this.ground.limits.later_ms, () => {
-        abort.abort();
-        fail(new Refusal("timeout"));
-      });
-      (async () => await later.work(abort.signal))().then((result) => settle((turn) => later.finish(turn, result)), fail);
-    });
+        return [];
+      },
+    };
+    this.#busy++;
+    const cancel = this.host.clock.after(limits.later_ms, () => slow.fail(new Refusal("timeout")));
+    (async () => await later.work(abort.signal))().then((result) => settle((turn) => later.finish(turn, result)), (error) => slow.fail(error));
+    return slow;
   }
 
   /** What came, checked by limits and contract. */

@@ -25,7 +25,7 @@ const Environment = z.object({
     "other origins whose pages may connect, by commas: `https://app.example.com`, or `https://*.example.com` for a domain and all below it",
   ),
   TRUST_PROXY: flag.describe("1: believe the proxy's `X-Forwarded-Host`"),
-  PRESENCE_GRACE_MS: z.coerce.number().int().nonnegative().default(5000).describe("how long presence is held after a connection broke, in ms"),
+  PRESENCE_GRACE_MS: z.coerce.number().int().nonnegative().max(2 ** 31 - 1).default(5000).describe("how long presence is held after a connection broke, in ms"),
   ...limitShape,
 });
 

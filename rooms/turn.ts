@@ -38,9 +38,18 @@ export class Turn implements Context, Finished, SessionPresence {
   calls: Call[] | null = null;
   timers = false;
   closing = false;
+  /** Who is behind it: his refusals of authority are logged. */
+  author: { readonly user: string; readonly topic: string } | null;
   #over = false;
 
-  constructor(readonly actor: TurnOwner, private readonly at: TopicState | null = null, readonly member: Member | null = null) {}
+  constructor(readonly actor: TurnOwner, private readonly at: TopicState | null = null, readonly member: Member | null = null) {
+    this.author = member && { user: member.user.id, topic: member.topic };
+  }
+
+  /** Whether it has queued or shown anything yet. */
+  get silent(): boolean {
+    return this.effects.length === 0 && this.undo.length === 0 && !this.closing;
+  }
 
   get room(): string {
     return this.actor.name;
@@ -136,6 +145,7 @@ export class Turn implements Context, Finished, SessionPresence {
     (this.calls ??= []).push(this.actor.storage.addCall(this.actor.name, room, encode(message)));
   }
   cursor(): string | null {
+    this.#alive();
     return cursorOf(this.actor.storage.log.head(this.actor.name));
   }
 
@@ -149,8 +159,7 @@ export class Turn implements Context, Finished, SessionPresence {
     const old = this.#tracked(key);
     if (!old) return null;
     const { phx_ref, phx_ref_prev: _, ...meta } = JSON.parse(old.json);
-    this.#hide(old);
-    return this.#show(tracked(key, { ...meta, ...change }, this.actor.host.id(), phx_ref));
+    return this.#show(tracked(key, { ...meta, ...change }, this.actor.host.id(), phx_ref), old);
   }
   untrack(key = this.user.id): void {
     this.#alive();
@@ -161,24 +170,35 @@ export class Turn implements Context, Finished, SessionPresence {
   #tracked(key: string): Tracked | undefined {
     return this.#member().presence.find((entry) => entry.key === key);
   }
-  #show(entry: Tracked): string {
-    const at = this.#topic();
+  /** Shows a meta, in the place of an old one if there is one. */
+  #show(entry: Tracked, old?: Tracked): string {
+    const { presence } = this.#topic();
+    const at = old && this.#hide(old);
     this.#replacePresence([...this.#member().presence, entry]);
-    at.presence.add(entry);
-    this.undo.push(() => at.presence.remove(entry));
+    presence.add(entry, at);
+    this.undo.push(() => void presence.remove(entry));
     return entry.phx_ref;
   }
-  #hide(entry: Tracked): void {
-    const at = this.#topic();
+  #hide(entry: Tracked): number {
+    const { presence } = this.#topic();
     this.#replacePresence(this.#member().presence.filter((other) => other !== entry));
-    at.presence.remove(entry);
-    this.undo.push(() => at.presence.add(entry));
+    const at = presence.remove(entry);
+    this.undo.push(() => presence.add(entry, at));
+    return at;
   }
   #replacePresence(presence: Member["presence"]): void {
     const member = this.#member();
     const before = member.presence;
-    this.actor.host.members.put(this.actor.name, Object.assign(member, { presence }));
-    this.undo.push(() => this.actor.host.members.put(this.actor.name, Object.assign(member, { presence: before })));
+    // Who is still joining has no copy in the store yet.
+    const keep = () => {
+      if (this.#topic().members.has(member.session)) this.actor.host.members.put(this.actor.name, member);
+    };
+    member.presence = presence;
+    keep();
+    this.undo.push(() => {
+      member.presence = before;
+      keep();
+    });
   }
 
   /** After the handler: appends what lasts and writes the cursors into the events. Returns the cursors. */

@@ -659,57 +659,30 @@ Deno.test("actor: a slow join is cancelled when its socket goes", async () => {
   stage.close();
 });
 
-Deno.test("actor: a push made before a slow join's work follows the reply [60]", async () => {
-  const stage = new Stage([lab({
-    join(ctx) {
-      ctx.push("hello", {});
-      return new Later(() => Promise.resolve({}));
-    },
-  })]);
-  const a = stage.client();
-  a.join(TOPIC);
-  await stage.settle();
-  const refs = stage.client(someone("b"));
-  refs.join(TOPIC);
-  await stage.settle();
-  assertEquals(events(refs.take()), ["phx_reply", "presence_state", "hello"]);
-  stage.close();
-});
-
-Deno.test("actor: presence tracked before a slow join's work shows with the join, and not when it is refused or its socket goes", async () => {
-  for (const end of ["ok", "refused", "gone"]) {
-    const done = Promise.withResolvers<unknown>();
+Deno.test("actor: a slow join that sends or shows something before its work has finished is our error", async () => {
+  const early: Record<string, (ctx: Context) => unknown> = {
+    push: (ctx) => ctx.push("hello", {}),
+    presence: (ctx) => ctx.presence.track({ name: "slow" } as never),
+    close: (ctx) => ctx.close(),
+  };
+  for (const [what, act] of Object.entries(early)) {
     const stage = new Stage([lab({
       join(ctx) {
-        if (ctx.user.id === "w") return;
-        ctx.presence.track({ name: "slow" });
-        return new Later(() => done.promise, () => {
-          if (end === "refused") throw new Refusal("busy");
-        });
+        act(ctx as unknown as Context);
+        return new Later(() => Promise.resolve({}));
       },
     })]);
-    const [w, a] = [stage.client(someone("w")), stage.client(someone("a"))];
-    w.join(TOPIC);
-    a.join(TOPIC);
-    if (end === "gone") a.drop(true);
-    done.resolve(1);
+    const a = stage.client();
+    const { heard } = a.join(TOPIC);
     await stage.settle();
-    const state = stage.client(someone("w")).join(TOPIC).heard.find((frame) => frame[3] === "presence_state")[4];
-    assertEquals(Object.keys(state), end === "ok" ? ["a"] : [], end);
-    const members = [...stage.host.members.of("lab/1")].map((member) => member.user.id);
-    assertEquals(members, end === "ok" ? ["w", "a", "w"] : ["w", "w"], end);
-    // Where nobody else was, neither.
+    assertEquals([...heard, ...a.take()].map((frame) => frame[4].response), [{ reason: "join crashed" }], what);
+    assertEquals([stage.reported.length, [...stage.host.members.of("lab/1")]], [1, []], what);
     stage.close();
   }
 });
 
-Deno.test("actor: presence tracked before a slow join's work shows also when nobody else is in the room", async () => {
-  const stage = new Stage([lab({
-    join(ctx) {
-      ctx.presence.track({ name: "slow" });
-      return new Later(() => Promise.resolve({}));
-    },
-  })]);
+Deno.test("actor: presence tracked when a slow join finishes is in the joiner's state", async () => {
+  const stage = new Stage([lab({ join: () => new Later(() => Promise.resolve({}), (ctx) => void ctx.presence.track({ name: "slow" })) })]);
   const a = stage.client();
   a.join(TOPIC);
   await stage.settle();
@@ -759,9 +732,9 @@ Deno.test("actor: work begun by a turn whose tick was lost is not acknowledged",
   const a = stage.client();
   a.join(TOPIC);
   sql.failCommits = 1;
-  push(a);
+  const { heard } = push(a);
   await stage.settle();
-  assertEquals(a.take().map((frame) => frame[4]), [{ status: "error", response: { reason: "unavailable" } }]);
+  assertEquals([...heard, ...a.take()].map((frame) => frame[4]), [{ status: "error", response: { reason: "unavailable" } }]);
   stage.close();
 });
 

@@ -59,23 +59,23 @@ Deno.test("asyncapi: the server receives pushes and sends events; a silent push 
   const page: Page = asyncapi([example]);
   assertEquals(Object.entries<Page>(page.operations).map(([name, { action, reply }]) => [name, action, reply !== undefined]), [
     ["thing_receive_phx_join", "receive", true],
-    ["thing_receive_do_it", "receive", true],
+    ["thing_receive_do.it", "receive", true],
     ["thing_receive_hush", "receive", false],
     ["thing_receive_plain", "receive", true],
-    ["thing_send_thing_made", "send", false],
-    ["thing_send_thing_moved", "send", false],
-    ["thing_send_thing_seen", "send", false],
+    ["thing_send_thing.made", "send", false],
+    ["thing_send_thing.moved", "send", false],
+    ["thing_send_thing.seen", "send", false],
   ]);
   assertEquals(page.channels.thing.parameters, { thingId: { description: "the id after the first colon, verbatim" } });
 });
 
 Deno.test("asyncapi: payloads are schemas of what is sent, durability is said, what JSON Schema cannot say is left open", () => {
   const { messages } = (asyncapi([example]) as Page).channels.thing;
-  assertEquals(messages.do_it.payload, { type: "object", properties: { n: { type: "string" } }, required: ["n"] });
-  assertEquals(messages.thing_made_event["x-durability"], "lasting");
-  assertEquals([messages.thing_made_event["x-published"], messages.thing_moved_event["x-published"]], [true, undefined]);
-  assertEquals([messages.thing_moved_event["x-durability"], messages.thing_seen_event["x-durability"]], ["exact", "passing"]);
-  assertEquals(messages.plain_reply.payload, { type: "object" });
+  assertEquals(messages["do.it"].payload, { type: "object", properties: { n: { type: "string" } }, required: ["n"] });
+  assertEquals(messages["thing.made.event"]["x-durability"], "lasting");
+  assertEquals([messages["thing.made.event"]["x-published"], messages["thing.moved.event"]["x-published"]], [true, undefined]);
+  assertEquals([messages["thing.moved.event"]["x-durability"], messages["thing.seen.event"]["x-durability"]], ["exact", "passing"]);
+  assertEquals(messages["plain.reply"].payload, { type: "object" });
   assert(!JSON.stringify(messages).includes("$schema"));
 });
 

@@ -78,7 +78,8 @@ function openDoor(maxPayload: number): WebSocketServer {
 /** A function of its own: a listener made inside the upgrade would hold its request for the socket's life. */
 function attach(ws: WebSocket, raw: RawSocket, gateway: Gateway, opening: Opening): void {
   const socket = gateway.open(new DenoWire(ws, raw), opening);
-  ws.on("message", (data, binary) => gateway.receive(socket, data as Uint8Array, binary));
+  // ws has checked that text is UTF-8.
+  ws.on("message", (data, binary) => gateway.receive(socket, binary ? data as Uint8Array : data.toString()));
   ws.on("close", (code) => gateway.closed(socket, !LEFT.has(code)));
   // ws has closed with the right code already; the event only says why.
   ws.on("error", ignore);

@@ -10,15 +10,13 @@ import type { Encoded } from "../../protocol/frame.ts";
 import type { CloseCode } from "../../protocol/reason.ts";
 import type { Packet, Wire } from "../socket.ts";
 
-const utf8 = new TextEncoder();
-
 /** An unmasked, unfragmented WebSocket message as bytes (RFC 6455 section 5.2). */
 export function packFrame(frame: Encoded): Uint8Array {
-  const payload = typeof frame === "string" ? utf8.encode(frame) : frame;
-  const { length } = payload;
+  const isText = typeof frame === "string";
+  const length = isText ? Buffer.byteLength(frame) : frame.length;
   const head = length < 126 ? 2 : length < 65_536 ? 4 : 10;
   const bytes = Buffer.allocUnsafe(head + length);
-  bytes[0] = 0x80 | (typeof frame === "string" ? 1 : 2);
+  bytes[0] = isText ? 0x81 : 0x82;
   if (head === 2) bytes[1] = length;
   else if (head === 4) {
     bytes[1] = 126;
@@ -28,7 +26,8 @@ export function packFrame(frame: Encoded): Uint8Array {
     bytes.writeUInt32BE(0, 2);
     bytes.writeUInt32BE(length, 6);
   }
-  bytes.set(payload, head);
+  if (isText) bytes.write(frame, head);
+  else bytes.set(frame, head);
   return bytes;
 }
 

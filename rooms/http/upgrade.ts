@@ -27,6 +27,7 @@ export interface EndpointOptions {
   readonly limits?: Limits;
   /** One line about every socket that opens or is turned away. */
   note(event: string, fields: Record<string, unknown>): void;
+  report(error: unknown, where: string): void;
 }
 
 /** The production way of connecting: `?token=`, or Phoenix's `authToken` subprotocol. */
@@ -40,7 +41,7 @@ export function connectByToken(verify: Verify): Connect {
 export function upgrade(options: EndpointOptions): (c: Context<{ Bindings: HostBindings }>) => Promise<Response> {
   return async (c) => {
     const header = (name: string) => c.req.header(name);
-    const turnAway = (status: 400 | 403 | 503, reason: string) => {
+    const turnAway = (status: 403 | 500 | 503, reason: string) => {
       options.note("socket refused", { status, reason });
       // Empty, as Phoenix's: browsers hide the body of a failed upgrade anyway. [4, 5]
       return c.body(null, status, { "caseroom-reason": reason });
@@ -56,8 +57,11 @@ export function upgrade(options: EndpointOptions): (c: Context<{ Bindings: HostB
     try {
       identity = await options.connect(query, bearerOf(header("sec-websocket-protocol")));
     } catch (error) {
-      if (!(error instanceof Refusal)) throw error;
-      return turnAway(403, error.reason);
+      if (!(error instanceof Refusal)) {
+        options.report(error, "connecting a socket");
+        return turnAway(500, "internal");
+      }
+      return turnAway(error.reason === "unavailable" ? 503 : 403, error.reason);
     }
     if (!c.env?.accept) return c.req.method === "GET" ? c.text("this is a WebSocket endpoint\n", 400) : c.body(null, 400);
     options.note("socket open", { user: identity?.user.id, vsn: serializer.vsn, client_version: query.get("client_version")?.slice(0, 64) });

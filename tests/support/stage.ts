@@ -96,9 +96,9 @@ export class StageClient {
 
   /** Queues a frame (JSON value, text or bytes) without running a tick. */
   queue(frame: unknown): void {
-    const data = frame instanceof Uint8Array ? frame : new TextEncoder().encode(typeof frame === "string" ? frame : JSON.stringify(frame));
+    const data = frame instanceof Uint8Array || typeof frame === "string" ? frame : JSON.stringify(frame);
     this.wire.received += data.length;
-    this.stage.gateway.receive(this.socket, data, frame instanceof Uint8Array);
+    this.stage.gateway.receive(this.socket, data);
   }
   /** Sends a frame, runs what follows, and returns all that this client has heard since the last time. */
   // deno-lint-ignore no-explicit-any

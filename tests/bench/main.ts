@@ -1,0 +1,63 @@
+/**
+ * `deno task bench [name …]`: Caseroom beside the bare loop. Both servers stand on one core, the generator is on another;
+ * windows alternate, and what counts is the median of the pairs' ratios: whatever else the machine does, it does to both.
+ */
+import { sign } from "../../rooms/token.ts";
+import { checkChains } from "./chains.ts";
+import { FIGURES, IDLE, PAIRS } from "./figures.ts";
+import { machineLine, twoCores } from "./machine.ts";
+import { measureFigure, measureMemory, type Row } from "./measure.ts";
+import { Server } from "./server.ts";
+import { SECRET } from "./serving.ts";
+
+const names = Deno.args.length > 0 ? Deno.args : [...FIGURES.map(({ name }) => name), IDLE.name];
+const unknown = names.filter((name) => name !== IDLE.name && !FIGURES.some((figure) => figure.name === name));
+if (unknown.length > 0) {
+  console.error(`There is no figure ${unknown.join(", ")}; there are ${[...FIGURES.map(({ name }) => name), IDLE.name].join(", ")}`);
+  Deno.exit(2);
+}
+
+const [serverCore, generatorCore] = twoCores();
+const folder = Deno.makeTempDirSync({ prefix: "caseroom-bench-" });
+const tokens = await Promise.all(Array.from({ length: 100 }, (_, index) => {
+  const user = { id: `user_${index}`, name: `User ${index}`, role: "attorney", cases: "*" } as const;
+  return sign(SECRET, user, 86_400, Date.now());
+}));
+
+const rows: Row[] = [];
+let raised: string[] = [];
+let rowsChecked = 0;
+const begun = Date.now();
+try {
+  for (const name of names) {
+    const servers = {
+      bare: await Server.start("bare.ts", serverCore, folder),
+      caseroom: await Server.start("caseroom.ts", serverCore, folder),
+    };
+    raised = servers.caseroom.ready.raised;
+    try {
+      const figure = FIGURES.find((figure) => figure.name === name);
+      const ground = { servers, tokens, core: generatorCore, errors: `${folder}/errors` };
+      rows.push(...(figure ? [await measureFigure(figure, ground)] : await measureMemory(IDLE, ground)));
+    } finally {
+      await Promise.all([servers.bare.end(), servers.caseroom.end()]);
+    }
+    if (name === "lasting") { for (const { folder } of Object.values(servers)) rowsChecked += checkChains(`${folder}/log.db`); }
+  }
+} finally {
+  const errors = Deno.readTextFileSync(`${folder}/errors`).split("\n").filter((line) => line !== "" && !line.includes('"level":"info"'));
+  if (errors.length > 0) console.error(`Errors of the servers or of the generator, ${errors.length} lines:\n${errors.slice(0, 20).join("\n")}`);
+  Deno.removeSync(folder, { recursive: true });
+}
+
+console.log(`| figure | bare | caseroom | ratio, median of ${PAIRS} pairs (min to max) | asked | met? |\n|---|---|---|---|---|---|`);
+for (const { what, bare, caseroom, ratio, asked, met } of rows) {
+  console.log(`| ${what} | ${bare} | ${caseroom} | ${ratio} | ${asked} | ${met ? "yes" : "no"} |`);
+}
+console.log(`\nLimits raised for Caseroom: ${raised.join(", ") || "none"}.`);
+if (rowsChecked > 0) console.log(`Kept alike: ${rowsChecked.toLocaleString("en")} rows of both logs were verified as chains.`);
+console.log(`Machine: ${machineLine()}; server on core ${serverCore}, generator on core ${generatorCore}.`);
+console.log(
+  `Command: \`deno task bench${Deno.args.map((name) => ` ${name}`).join("")}\`, ${Math.round((Date.now() - begun) / 1000)} s, ${new Date().toISOString()}.`,
+);
+Deno.exit(rows.every(({ met }) => met) ? 0 : 1);
