@@ -346,7 +346,7 @@ export class Actor implements Gated, TurnOwner {
     const turn = new Turn(this);
     // What was published before is answered as it was then; a place in `fresh`, or a cursor.
     const answers: (number | string)[] = [];
-    turn.author = { user: user.id, topic };
+    turn.publisher = { user: user.id, topic };
     const outcome = this.#run(turn, () => {
       require(user, "publish");
       const fresh = new Map<string, number>();

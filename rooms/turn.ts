@@ -38,12 +38,15 @@ export class Turn implements Context, Finished, SessionPresence {
   calls: Call[] | null = null;
   timers = false;
   closing = false;
-  /** Who is behind it: his refusals of authority are logged. */
-  author: { readonly user: string; readonly topic: string } | null;
+  /** The back end behind it, when it is no member's. */
+  publisher: { readonly user: string; readonly topic: string } | null = null;
   #over = false;
 
-  constructor(readonly actor: TurnOwner, private readonly at: TopicState | null = null, readonly member: Member | null = null) {
-    this.author = member && { user: member.user.id, topic: member.topic };
+  constructor(readonly actor: TurnOwner, private readonly at: TopicState | null = null, readonly member: Member | null = null) {}
+
+  /** Who is behind it: his refusals of authority are logged. */
+  get author(): { readonly user: string; readonly topic: string } | null {
+    return this.member ? { user: this.member.user.id, topic: this.member.topic } : this.publisher;
   }
 
   /** Whether it has queued or shown anything yet. */

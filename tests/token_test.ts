@@ -197,7 +197,10 @@ Deno.test("token: two keys without a name are both tried, as while keys are rota
 
 for (const what of ["nobody there", "status 500", "rubbish"]) {
   Deno.test(`token: a key set that cannot be had (${what}) is unavailable, and nobody's token is called invalid`, async () => {
-    const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, () => what === "status 500" ? new Response(null, { status: 500 }) : new Response("rubbish"));
+    const server = Deno.serve(
+      { port: 0, hostname: "127.0.0.1", onListen() {} },
+      () => what === "status 500" ? new Response(null, { status: 500 }) : new Response("rubbish"),
+    );
     const jwksUrl = new URL(`http://127.0.0.1:${server.addr.port}/jwks`);
     if (what === "nobody there") await server.shutdown();
     try {
