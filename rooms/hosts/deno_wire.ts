@@ -10,8 +10,43 @@ import type { Encoded } from "../../protocol/frame.ts";
 import type { CloseCode } from "../../protocol/reason.ts";
 import type { Packet, Wire } from "../socket.ts";
 
+const utf8 = new TextEncoder();
+
+/** Short texts are framed into slabs of this many bytes: counting and allocating for each costs as much as the rest of it. */
+const SLAB = 65_536;
+/** What counts as short, in UTF-16 units. */
+const SHORT = 1024;
+let slab = Buffer.allocUnsafeSlow(SLAB);
+let used = 0;
+
 /** An unmasked, unfragmented WebSocket message as bytes (RFC 6455 section 5.2). */
 export function packFrame(frame: Encoded): Uint8Array {
+  return (typeof frame === "string" && frame.length <= SHORT ? packShort(frame) : null) ?? packAny(frame);
+}
+
+/** In one pass over the text. Null when the head turns out longer than the text's length promised. */
+function packShort(frame: string): Uint8Array | null {
+  // A UTF-16 unit takes at most 3 bytes.
+  if (used + 4 + frame.length * 3 > SLAB) {
+    slab = Buffer.allocUnsafeSlow(SLAB);
+    used = 0;
+  }
+  const head = frame.length < 126 ? 2 : 4;
+  const { written } = utf8.encodeInto(frame, slab.subarray(used + head));
+  if (head === 2 && written > 125) return null;
+  const bytes = slab.subarray(used, used + head + written);
+  used += head + written;
+  bytes[0] = 0x81;
+  if (head === 2) bytes[1] = written;
+  else {
+    bytes[1] = 126;
+    bytes[2] = written >> 8;
+    bytes[3] = written;
+  }
+  return bytes;
+}
+
+function packAny(frame: Encoded): Uint8Array {
   const isText = typeof frame === "string";
   const length = isText ? Buffer.byteLength(frame) : frame.length;
   const head = length < 126 ? 2 : length < 65_536 ? 4 : 10;
