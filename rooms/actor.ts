@@ -7,14 +7,16 @@
  * cannot be refused: in a lost tick they run again later.
  */
 import type { ZodType } from "zod";
-import { type Channel, check, CommonJoin, type EventSpec, own, type PushSpec } from "../protocol/contract.ts";
+import { type Channel, check, CommonJoin, own, type PushSpec } from "../protocol/contract.ts";
 import type { Body } from "../protocol/frame.ts";
 import { Refusal } from "../protocol/reason.ts";
 import { type Host, type Member, StoreLost, type User } from "./host.ts";
 import type { Gate, Gated } from "./gate.ts";
 import { checkPayload, type Limits } from "./limits.ts";
+import { type Publication, publish } from "./publication.ts";
 import { Later, type Room } from "./room.ts";
 import { bodyOf, CannotEncode, type Effect, encode, type Item } from "./seam.ts";
+import { type Finish, Slow } from "./slow.ts";
 import type { RoomSql } from "./sql.ts";
 import type { Call, Storage } from "./storage.ts";
 import { TopicState } from "./topic.ts";
@@ -37,13 +39,6 @@ export interface Ground {
   rested(actor: Actor): void;
 }
 
-/** One event of a publishing request, checked for form only. */
-export interface Publication {
-  readonly event: string;
-  readonly payload: unknown;
-  readonly id?: string;
-}
-
 type Of<K extends Item["kind"]> = Extract<Item, { kind: K }>;
 
 /** How a handler ended. `cursors` are those of the lasting events it queued. */
@@ -60,17 +55,6 @@ interface Joining {
   readonly item: Of<"join">;
   /** The session that it replaces. */
   readonly old: Member | undefined;
-}
-
-/** Slow work under way. */
-interface Slow {
-  /** Resolves when what came of it has been dealt with. */
-  readonly done: Promise<void>;
-  /** Nobody waits for it any more. */
-  gone: boolean;
-  leave(): void;
-  /** Gives it up. Returns no effects: they come with its end. */
-  fail(error: unknown): readonly Effect[];
 }
 
 /** How long until a fact that met a lost tick is tried again, in milliseconds. */
@@ -178,7 +162,7 @@ export class Actor implements Gated, TurnOwner {
     });
     const joining = { turn, at, member, item, old };
     if (outcome.kind !== "ok" || !(outcome.value instanceof Later)) return this.#joined(joining, outcome);
-    const slow = this.#defer(outcome.value, (finish) => {
+    const slow = this.#slow(outcome.value, (finish) => {
       this.#joining.delete(item.session);
       const turn = new Turn(this, at, member);
       if (slow.gone) return this.#abandoned({ ...joining, turn });
@@ -254,7 +238,7 @@ export class Actor implements Gated, TurnOwner {
       return behaviour.on[event](turn, payload);
     });
     if (outcome.kind !== "ok" || !(outcome.value instanceof Later)) return this.#answer(turn, at, member, item, spec, outcome);
-    const slow = this.#defer(outcome.value, (finish) => {
+    const slow = this.#slow(outcome.value, (finish) => {
       // The session ended meanwhile: a late result is discarded.
       if (this.#topics.get(topic)?.members.get(session) !== member) return;
       const turn = new Turn(this, at, member);
@@ -342,39 +326,23 @@ export class Actor implements Gated, TurnOwner {
 
   /** All of it or nothing. Resolves to the cursors once they are durable; rejects with the Refusal. */
   publish(topic: string, user: User, publications: readonly Publication[]): Promise<string[]> {
-    const { contract, behaviour } = this.#topic(topic);
+    const at = this.#topic(topic);
     const turn = new Turn(this);
-    // What was published before is answered as it was then; a place in `fresh`, or a cursor.
-    const answers: (number | string)[] = [];
     turn.publisher = { user: user.id, topic };
+    let answers: (number | string)[] = [];
     const outcome = this.#run(turn, () => {
       require(user, "publish");
-      const fresh = new Map<string, number>();
-      publications.forEach((publication, index) => {
-        const payload = checkPublication(contract, publication, index, this.ground.limits);
-        const { event, id } = publication;
-        const entry = turn.entryOf(contract, event, payload, user.id, id);
-        const key = id === undefined ? undefined : JSON.stringify([id, entry.event, entry.payload]);
-        const before = key === undefined ? undefined : fresh.get(key) ?? this.storage.log.repeated(this.name, entry);
-        if (before !== undefined) return answers.push(before);
-        if (id !== undefined && [...fresh.keys()].some((other) => JSON.parse(other)[0] === id)) {
-          throw new Refusal("duplicate", { message: `events.${index}: id ${id} stands twice, for different events` });
-        }
-        const place = turn.publish(entry);
-        if (key !== undefined) fresh.set(key, place);
-        behaviour.published?.[event]?.(turn, payload);
-        answers.push(place);
-      });
+      answers = publish(turn, at, user.id, publications, this.storage.log, this.ground.limits);
     });
-    const answer = Promise.withResolvers<string[]>();
+    const { promise, resolve, reject } = Promise.withResolvers<string[]>();
     turn.lost = () => {
-      answer.reject(new Refusal("unavailable"));
+      reject(new Refusal("unavailable"));
       return [];
     };
-    if (outcome.kind === "ok") turn.kept = () => answer.resolve(answers.map((place) => typeof place === "number" ? outcome.cursors[place] : place));
-    else turn.kept = () => answer.reject(outcome.kind === "refused" ? outcome.refusal : new Refusal("internal"));
+    if (outcome.kind === "ok") turn.kept = () => resolve(answers.map((answer) => typeof answer === "number" ? outcome.cursors[answer] : answer));
+    else turn.kept = () => reject(outcome.kind === "refused" ? outcome.refusal : new Refusal("internal"));
     this.#finish(turn);
-    return answer.promise;
+    return promise;
   }
 
   timer(name: string): void {
@@ -524,46 +492,15 @@ export class Actor implements Gated, TurnOwner {
     return [];
   }
 
-  /** Slow work, outside any turn; what comes of it is a job of a later tick. */
-  #defer(later: Later, done: (finish: (turn: Turn) => unknown) => void): Slow {
+  #slow(later: Later, deal: (finish: Finish) => void): Slow {
+    const { clock } = this.host;
     const { gate, limits } = this.ground;
-    const abort = new AbortController();
-    const { promise, resolve } = Promise.withResolvers<void>();
-    let over = false;
-    const settle = (finish: (turn: Turn) => unknown) => {
-      if (over) return;
-      over = true;
-      cancel();
-      gate.post(() => {
-        this.#busy--;
-        gate.touch(this);
-        done((turn) => {
-          const value = finish(turn);
-          if (value instanceof Later) throw new TypeError("Cannot finish slow work with slow work");
-          return value;
-        });
-        resolve();
-      });
-    };
-    const slow: Slow = {
-      done: promise,
-      gone: false,
-      leave() {
-        slow.gone = true;
-        slow.fail(new Refusal("timeout"));
-      },
-      fail(error) {
-        abort.abort();
-        settle(() => {
-          throw error;
-        });
-        return [];
-      },
-    };
     this.#busy++;
-    const cancel = this.host.clock.after(limits.later_ms, () => slow.fail(new Refusal("timeout")));
-    (async () => await later.work(abort.signal))().then((result) => settle((turn) => later.finish(turn, result)), (error) => slow.fail(error));
-    return slow;
+    return new Slow(later, { clock, gate, limitMs: limits.later_ms }, (finish) => {
+      this.#busy--;
+      gate.touch(this);
+      deal(finish);
+    });
   }
 
   /** What came, checked by limits and contract. */
@@ -583,17 +520,4 @@ export class Actor implements Gated, TurnOwner {
 function checkUser({ payload, user }: Of<"join">): void {
   const { user_id } = check(CommonJoin, payload);
   if (user_id !== undefined && user_id !== user.id) throw new Refusal("user_mismatch");
-}
-
-/** Throws Refusal with the event's place in the request. */
-function checkPublication(contract: Channel, { event, payload }: Publication, index: number, limits: Limits): unknown {
-  const spec = own<EventSpec>(contract.events, event);
-  if (!spec?.published) throw new Refusal("unknown_event", { message: `events.${index}: ${contract.topic} takes no such event from a back end` });
-  try {
-    checkPayload(payload, limits);
-    return check(spec.payload, payload);
-  } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
-    throw new Refusal(error.reason, { ...error.detail, message: `events.${index}.payload: ${error.message}` });
-  }
 }

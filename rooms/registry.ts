@@ -4,10 +4,11 @@
  */
 import type { Channel } from "../protocol/contract.ts";
 import { Refusal } from "../protocol/reason.ts";
-import { Actor, type Ground, type Publication } from "./actor.ts";
+import { Actor, type Ground } from "./actor.ts";
 import { Gate } from "./gate.ts";
 import type { Host, User } from "./host.ts";
 import type { Limits } from "./limits.ts";
+import type { Publication } from "./publication.ts";
 import type { Room } from "./room.ts";
 import type { Effect, Item, Rooms } from "./seam.ts";
 import { RoomSql } from "./sql.ts";

@@ -124,10 +124,6 @@ export class Turn implements Context, Finished, SessionPresence {
     return (this.#entries ??= []).push({ entry, effect }) - 1;
   }
 
-  /** The entry that a publication would be. */
-  entryOf(contract: Channel, event: string, payload: unknown, user: string, id: string | undefined): Entry {
-    return { at: this.now(), user, topic: this.actor.topicOf(contract), event, payload: encode(payload), id };
-  }
   /** Queues what a back end published. Returns its place among the turn's lasting events. */
   publish(entry: Entry): number {
     this.#alive();

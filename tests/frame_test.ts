@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { FrameError, isName, MAX_NAME_BYTES, type Message, negotiate, type Ref, type Serializer, V1, V2 } from "../protocol/frame.ts";
+import { random } from "./support/random.ts";
 
 const utf8 = new TextEncoder();
 const decoder = new TextDecoder();
@@ -204,16 +205,6 @@ Deno.test("frame: a name is printable, well-formed Unicode", () => {
   for (const name of ["", "case:1", "é😀", "\u00a0", "\ufeff"]) assert(isName(name), name);
   for (const name of ["\u0000", "a\n", "\u007f", "\ud800", "a\udc00", 1, null, undefined, {}]) assert(!isName(name), String(name));
 });
-
-/** Small, seeded, good enough: mulberry32. */
-function random(seed: number): (below: number) => number {
-  return (below) => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) % below;
-  };
-}
 
 for (const seed of [1, 2, 3, Date.now() % 100_000]) {
   Deno.test(`frame: whatever comes is a message or a FrameError, and can be answered, seed ${seed}`, () => {

@@ -4,6 +4,7 @@ import { DenoSql } from "../rooms/hosts/deno_sql.ts";
 import { sha256 } from "../rooms/hosts/deno.ts";
 import { verifyLog } from "../rooms/log.ts";
 import { BreakableSql, lab, someone, Stage, type StageClient } from "./support/stage.ts";
+import { random } from "./support/random.ts";
 
 const UNAVAILABLE = { status: "error", response: { reason: "unavailable" } };
 
@@ -419,16 +420,6 @@ Deno.test("gate: drain runs what is queued and what that queues, and takes no mo
   assertEquals([ran, a.take().length], [["last"], 4]);
   stage.close();
 });
-
-/** Small, seeded, good enough: mulberry32. */
-function random(seed: number): (below: number) => number {
-  return (below) => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) % below;
-  };
-}
 
 for (const seed of [1, 2, 3, 4, Date.now() % 100_000]) {
   Deno.test(`gate: what was acknowledged or heard is on disk and nothing else, whatever fails, seed ${seed}`, () => {

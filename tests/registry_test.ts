@@ -12,16 +12,7 @@ import { RoomSql } from "../rooms/sql.ts";
 import { Storage } from "../rooms/storage.ts";
 import { BreakableSql, CrankedClock, lab, labContract, someone, Stage } from "./support/stage.ts";
 import { z } from "zod";
-
-/** Small, seeded, good enough: mulberry32. */
-function random(seed: number): (below: number) => number {
-  return (below) => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) % below;
-  };
-}
+import { random } from "./support/random.ts";
 
 Deno.test("registry: the first declared match wins, a room of users has one actor for each of them [53]", () => {
   const any = { join: { payload: z.object({}), reply: z.unknown() }, pushes: {}, events: {} } as const;

@@ -1,0 +1,59 @@
+/** What a back end publishes to a room: checked by the contract, each id applied once, all of a request or nothing. */
+import { check, type EventSpec, own } from "../protocol/contract.ts";
+import { Refusal } from "../protocol/reason.ts";
+import { checkPayload, type Limits } from "./limits.ts";
+import type { Log } from "./log.ts";
+import type { Topic } from "./room.ts";
+import { encode } from "./seam.ts";
+import type { Turn } from "./turn.ts";
+
+/** One event of a publishing request, checked for form only. */
+export interface Publication {
+  readonly event: string;
+  readonly payload: unknown;
+  /** The sender's own: sent again, it is applied once. */
+  readonly id?: string;
+}
+
+/**
+ * Queues the events in a turn. Returns for each its place among the turn's lasting events, or the cursor that its id was
+ * given before. Throws Refusal, with the event's place in the request.
+ */
+export function publish(
+  turn: Turn,
+  { contract, behaviour }: Topic,
+  user: string,
+  publications: readonly Publication[],
+  log: Log,
+  limits: Limits,
+): (number | string)[] {
+  const fresh = new Map<string, { content: string; answer: number | string }>();
+  return publications.map(({ event, payload: raw, id }, index) => {
+    const payload = checked(own(contract.events, event), contract.topic, raw, index, limits);
+    const entry = { at: turn.now(), user, topic: turn.actor.topicOf(contract), event, payload: encode(payload), id };
+    if (id === undefined) return apply();
+    const content = encode([event, entry.payload]);
+    const known = fresh.get(id);
+    if (known && known.content !== content) throw new Refusal("duplicate", { message: `events.${index}: id ${id} stands twice, for different events` });
+    const answer = known?.answer ?? log.repeated(turn.room, entry) ?? apply();
+    fresh.set(id, { content, answer });
+    return answer;
+
+    function apply(): number {
+      const place = turn.publish(entry);
+      behaviour.published?.[event]?.(turn, payload);
+      return place;
+    }
+  });
+}
+
+function checked(spec: EventSpec | undefined, topic: string, payload: unknown, index: number, limits: Limits): unknown {
+  if (!spec?.published) throw new Refusal("unknown_event", { message: `events.${index}: ${topic} takes no such event from a back end` });
+  try {
+    checkPayload(payload, limits);
+    return check(spec.payload, payload);
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    throw new Refusal(error.reason, { ...error.detail, message: `events.${index}.payload: ${error.message}` });
+  }
+}
