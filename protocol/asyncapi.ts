@@ -1,12 +1,34 @@
 /** Contracts as an AsyncAPI 3 page: what a client may send and what it hears, with JSON Schemas. */
 import { z } from "zod";
-import type { Channel } from "./contract.ts";
+import { type Channel, CommonJoin } from "./contract.ts";
 
 type Json = Record<string, unknown>;
 
-function schema(type: z.ZodType, io: "input" | "output"): Json {
-  const { $schema: _, ...rest } = z.toJSONSchema(type, { io, unrepresentable: "any" });
+/** What goes in, on both sides: what a client may send, what a room gives away. More fields may stand beside those named. */
+function schema(type: z.ZodType): Json {
+  const { $schema: _, ...rest } = z.toJSONSchema(type, { io: "input", unrepresentable: "any" });
   return rest;
+}
+
+/** A lasting event shows where it stands in the log. */
+function withCursor(payload: Json): Json {
+  const { properties, required } = payload as { properties?: Json; required?: string[] };
+  return { ...payload, properties: { ...properties, cursor: { type: "string" } }, required: [...(required ?? []), "cursor"] };
+}
+
+const PRESENCES: Json = {
+  type: "object",
+  description: "by key",
+  additionalProperties: {
+    type: "object",
+    properties: { metas: { type: "array", items: { type: "object", properties: { phx_ref: { type: "string" } }, required: ["phx_ref"] } } },
+  },
+};
+
+/** A channel's own parameters and those that every join takes. */
+function joinSchema(payload: z.ZodType): Json {
+  const [own, common] = [schema(payload), schema(CommonJoin)];
+  return { ...own, properties: { ...common.properties as Json, ...own.properties as Json } };
 }
 
 /** A name as a JSON pointer and an AsyncAPI key allow it. */
@@ -33,20 +55,26 @@ export function asyncapi(channels: readonly Channel[]): Json {
       };
     };
     // AsyncAPI speaks from the server's side: it receives pushes and sends events.
-    const join = add("phx_join", "phx_join", schema(channel.join.payload, "input"));
-    operate("receive", "phx_join", join, add("phx_join.reply", "phx_reply", schema(channel.join.reply, "output")));
+    const join = add("phx_join", "phx_join", joinSchema(channel.join.payload));
+    operate("receive", "phx_join", join, add("phx_join.reply", "phx_reply", schema(channel.join.reply)));
     for (const [event, spec] of Object.entries(channel.pushes)) {
-      const push = add(event, event, schema(spec.payload, "input"));
+      const push = add(event, event, schema(spec.payload));
       operate(
         "receive",
         event,
         push,
-        spec.silent ? undefined : add(`${event}.reply`, "phx_reply", spec.reply ? schema(spec.reply, "output") : { type: "object" }),
+        spec.silent ? undefined : add(`${event}.reply`, "phx_reply", spec.reply ? schema(spec.reply) : { type: "object" }),
       );
     }
     for (const [event, spec] of Object.entries(channel.events)) {
       const durable = { "x-durability": spec.kind, ...(spec.published && { "x-published": true }) };
-      operate("send", event, add(`${event}.event`, event, schema(spec.payload, "output"), durable));
+      const payload = schema(spec.payload);
+      operate("send", event, add(`${event}.event`, event, spec.kind === "lasting" ? withCursor(payload) : payload, durable));
+    }
+    if (channel.presence) {
+      const diff = { type: "object", properties: { joins: PRESENCES, leaves: PRESENCES }, required: ["joins", "leaves"] };
+      operate("send", "presence_state", add("presence_state", "presence_state", PRESENCES, { "x-meta": schema(channel.presence) }));
+      operate("send", "presence_diff", add("presence_diff", "presence_diff", diff, { "x-durability": "exact" }));
     }
     pages[channel.name] = {
       address: channel.topic,

@@ -155,7 +155,7 @@ export class Actor implements Gated, TurnOwner {
     const outcome = this.#run(turn, () => {
       const params = this.#payload(at.contract, at.contract.join.payload, item, false);
       if (!at.contract.loose) checkUser(item);
-      at.behaviour.admit?.(turn);
+      at.behaviour.admit(turn);
       const reply = at.behaviour.join(turn, params);
       if (reply instanceof Later && !turn.silent) throw new TypeError("Cannot send or show anything before a slow join has finished: do it in its finish");
       return reply;
@@ -313,7 +313,7 @@ export class Actor implements Gated, TurnOwner {
     member.user = user;
     this.host.members.put(this.name, member);
     const turn = new Turn(this, at, member);
-    const outcome = this.#run(turn, () => at.behaviour.admit?.(turn));
+    const outcome = this.#run(turn, () => at.behaviour.admit(turn));
     this.#finish(turn);
     if (outcome.kind === "ok") return;
     // phx_close, not phx_error: the client would rejoin for ever. [102]
@@ -394,6 +394,7 @@ export class Actor implements Gated, TurnOwner {
       let value: unknown;
       const body = this.storage.sql.atomic(() => {
         value = handler();
+        if (value instanceof Promise) refuseAsync(value);
         return value instanceof Later ? "" : bodyOf(value === undefined ? {} : value);
       });
       return { kind: "ok", value, body, cursors: turn.seal() };
@@ -520,4 +521,10 @@ export class Actor implements Gated, TurnOwner {
 function checkUser({ payload, user }: Of<"join">): void {
   const { user_id } = check(CommonJoin, payload);
   if (user_id !== undefined && user_id !== user.id) throw new Refusal("user_mismatch");
+}
+
+/** What an async handler throws later would be an unhandled rejection, and its ok reply a lie. */
+function refuseAsync(promise: Promise<unknown>): never {
+  promise.catch(() => {});
+  throw new TypeError("Cannot wait for a handler: handlers are synchronous, slow work is a Later");
 }

@@ -1,6 +1,6 @@
 /** The configuration: read from the environment, checked by one schema, all errors reported at once. */
 import { z } from "zod";
-import { LIMITS, type Limits, limitShape } from "./limits.ts";
+import { LIMITS, type Limits, limitShape, wholeNumber } from "./limits.ts";
 
 const flag = z.enum(["0", "1"]).default("0").transform((value) => value === "1");
 const list = z.string().default("").transform((value) => value.split(",").map((entry) => entry.trim()).filter(Boolean));
@@ -12,8 +12,8 @@ const Origins = list.refine(
 );
 
 const Environment = z.object({
-  PORT: z.coerce.number().int().min(0).max(65_535).default(4000).describe("the port; 0 takes a free one"),
-  HOST: z.string().min(1).default("127.0.0.1").describe("the address; any but this machine's own needs authentication configured"),
+  PORT: wholeNumber(0, 65_535).default(4000).describe("the port; 0 takes a free one"),
+  HOST: z.string().min(1).default("127.0.0.1").describe("the address; any but 127.0.0.1, localhost and ::1 needs authentication configured"),
   DATA_DIR: z.string().min(1).default("./data").describe("where the database is kept; one process at a time"),
   AUTH_SECRET: z.string().refine((value) => new TextEncoder().encode(value).length >= 32, "it has fewer than 32 bytes").optional()
     .describe("the HS256 secret of your tokens, at least 32 bytes"),
@@ -25,7 +25,7 @@ const Environment = z.object({
     "other origins whose pages may connect, by commas: `https://app.example.com`, or `https://*.example.com` for a domain and all below it",
   ),
   TRUST_PROXY: flag.describe("1: believe the proxy's `X-Forwarded-Host`"),
-  PRESENCE_GRACE_MS: z.coerce.number().int().nonnegative().max(2 ** 31 - 1).default(5000).describe("how long presence is held after a connection broke, in ms"),
+  PRESENCE_GRACE_MS: wholeNumber(0, 2 ** 31 - 1).default(5000).describe("how long presence is held after a connection broke, in ms"),
   ...limitShape,
 });
 

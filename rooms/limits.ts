@@ -2,6 +2,12 @@
 import { z } from "zod";
 import { Refusal } from "../protocol/reason.ts";
 
+/** A whole number in decimal digits: what `Number()` makes of blanks is none. */
+export function wholeNumber(least: number, most: number) {
+  return z.string().regex(/^\d{1,15}$/, `it is no whole number from ${least} to ${most}`).transform(Number)
+    .refine((value) => value >= least && value <= most, `it is not from ${least} to ${most}`);
+}
+
 const limit = (value: number, unit: string, what: string) => ({ value, unit, what });
 
 export const LIMITS = {
@@ -27,7 +33,7 @@ export const DEFAULT_LIMITS = Object.fromEntries(Object.entries(LIMITS).map(([na
 
 /** The environment's names of the limits, as a zod shape. */
 export const limitShape = Object.fromEntries(
-  Object.entries(LIMITS).map(([name, { value }]) => [`LIMIT_${name.toUpperCase()}`, z.coerce.number().int().positive().max(2 ** 31 - 1).default(value)]),
+  Object.entries(LIMITS).map(([name, { value }]) => [`LIMIT_${name.toUpperCase()}`, wholeNumber(1, 2 ** 31 - 1).default(value)]),
 );
 
 /**

@@ -29,7 +29,12 @@ export function publish(
 ): (number | string)[] {
   const fresh = new Map<string, { content: string; answer: number | string }>();
   return publications.map(({ event, payload: raw, id }, index) => {
-    const payload = checked(own(contract.events, event), contract.topic, raw, index, limits);
+    const spec = own<EventSpec>(contract.events, event);
+    if (!spec?.published) throw new Refusal("unknown_event", { message: `events.${index}: ${contract.topic} takes no such event from a back end` });
+    const payload = at(`events.${index}.payload`, () => {
+      checkPayload(raw, limits);
+      return check(spec.payload, raw);
+    });
     const entry = { at: turn.now(), user, topic: turn.actor.topicOf(contract), event, payload: encode(payload), id };
     if (id === undefined) return apply();
     const content = encode([event, entry.payload]);
@@ -41,19 +46,18 @@ export function publish(
 
     function apply(): number {
       const place = turn.publish(entry);
-      behaviour.published?.[event]?.(turn, payload);
+      at(`events.${index}.payload`, () => behaviour.published?.[event]?.(turn, payload));
       return place;
     }
   });
 }
 
-function checked(spec: EventSpec | undefined, topic: string, payload: unknown, index: number, limits: Limits): unknown {
-  if (!spec?.published) throw new Refusal("unknown_event", { message: `events.${index}: ${topic} takes no such event from a back end` });
+/** A Refusal of `body` says where it happened. */
+function at<T>(place: string, body: () => T): T {
   try {
-    checkPayload(payload, limits);
-    return check(spec.payload, payload);
+    return body();
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
-    throw new Refusal(error.reason, { ...error.detail, message: `events.${index}.payload: ${error.message}` });
+    throw new Refusal(error.reason, { ...error.detail, message: `${place}: ${error.message}` });
   }
 }

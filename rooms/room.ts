@@ -39,7 +39,7 @@ export interface RoomContext {
   after(ms: number, timer: string): void;
   /** Sends plain JSON to another room: kept in this turn, delivered at least once and in order, taken once. */
   call(room: string, message: unknown): void;
-  /** Where the room's log stands: null before its first entry. */
+  /** Where the room's log stood when this turn began: null before its first entry. */
   cursor(): string | null;
 }
 
@@ -71,8 +71,11 @@ export interface SessionPresence<C extends Channel = Channel> {
 
 /** What one topic of a room does. Return is the ok reply; `throw new Refusal` is an error reply and leaves no trace. */
 export interface Behaviour<C extends Channel = Channel> {
-  /** Throws Refusal when this user may not be here: asked before every join, and again when his token is renewed. */
-  admit?(ctx: Context<C>): void;
+  /**
+   * Throws Refusal when this user may not be here: asked before every join, and again when his token is renewed. Every
+   * channel says it; nothing is open by having been forgotten.
+   */
+  admit(ctx: Context<C>): void;
   join(ctx: Context<C>, params: JoinParams<C>): JoinReply<C> | Later<Loose, JoinReply<C>>;
   /** The user's first session came, or his last one went and was not held. Nobody is asked: these are facts. */
   arrive?(ctx: Context<C>): void;
@@ -110,7 +113,7 @@ export interface Room extends RoomDefinition {
 
 /** `room("case/{caseId}", …)` owns a room for each id of its topics; `room("search/{user}", …)` one for each user. */
 export function room(pattern: string, definition: RoomDefinition): Room {
-  const match = /^([a-z]+)\/\{(\w+)\}$/.exec(pattern);
+  const match = /^([a-z_]+)\/\{(\w+)\}$/.exec(pattern);
   if (!match) throw new TypeError(`Cannot name rooms by "${pattern}"`);
   return { kind: match[1], per: match[2] === "user" ? "user" : "topic", ...definition };
 }

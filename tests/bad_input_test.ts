@@ -872,7 +872,11 @@ against("sockets that authenticate late, twice, or as somebody else", [
     let over: number | undefined;
     client.closed.then(({ code }) => over = code);
     while (over === undefined && Date.now() < exp * 1000 + 5000) {
-      await at.publish(topic, [{ event: "workflow:started", payload: { workflow_id: "w", case_id: "c", name: `${Date.now()}` } }], service);
+      await at.publish(
+        topic,
+        [{ event: "workflow:started", payload: { workflow_id: "w", case_id: topic.slice("case:".length), name: `${Date.now()}` } }],
+        service,
+      );
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
     assertEquals(over, 4001);

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { Refusal } from "../protocol/reason.ts";
+import { channels } from "../protocol/channels/mod.ts";
 import { rooms } from "../rooms/channels/mod.ts";
 import { someone, Stage } from "./support/stage.ts";
 
@@ -75,11 +76,11 @@ Deno.test("case: what a back end publishes is heard by all with its cursor, vali
   client.take();
   const document = { id: "d1", filename: "a.pdf", tags: ["x"], extra: { kept: true } };
   const cursors = await published(stage, [
-    { event: "document:uploaded", payload: { document, dropped: 1 } },
+    { event: "document:uploaded", payload: { document, more: 1 } },
     { event: "workflow:started", payload: { workflow_id: "w", case_id: "case_1" } },
   ]);
   assertEquals(client.take(), [
-    [null, null, TOPIC, "document:uploaded", { document, cursor: cursors[0] }],
+    [null, null, TOPIC, "document:uploaded", { document, more: 1, cursor: cursors[0] }],
     [null, null, TOPIC, "workflow:started", { workflow_id: "w", case_id: "case_1", cursor: cursors[1] }],
   ]);
   stage.close();
@@ -168,4 +169,29 @@ Deno.test("case: a renewed token that names it no longer closes it, those behind
   assertEquals([closed[3], closed[4].reason], ["phx_close", "forbidden"]);
   assertEquals(watcher.take().map((frame) => frame[3]), ["user:left", "presence_diff"]);
   stage.close();
+});
+
+Deno.test("case: what is published to one case may not speak of another: refused, with the place named", async () => {
+  const stage = new Stage(rooms);
+  const wrong: [string, unknown][] = [
+    ["document:uploaded", { document: { id: "d1", case_id: "case_2" } }],
+    ["workflow:started", { workflow_id: "w", case_id: "case_2" }],
+    ["workflow:completed", { workflow_id: "w", case_id: "case_2" }],
+  ];
+  for (const [event, payload] of wrong) {
+    const refusal = await assertRejects(
+      () => published(stage, [{ event: "document:uploaded", payload: { document: { id: "d0" } } }, { event, payload }]),
+      Refusal,
+      "events.1.payload",
+    );
+    assertEquals(refusal.reason, "invalid_payload", event);
+  }
+  assertEquals(stage.host.sql.run("select count(*) as n from log", [], false)[0].n, 0);
+  stage.close();
+});
+
+Deno.test("channels: what the contracts list is what the rooms serve, each topic once", () => {
+  const served = rooms.flatMap(({ topics }) => topics.map(({ contract }) => contract.topic));
+  assertEquals(served.toSorted(), channels.map(({ topic }) => topic).toSorted());
+  assertEquals(new Set(channels.map(({ name }) => name)).size, channels.length);
 });

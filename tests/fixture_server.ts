@@ -49,12 +49,15 @@ interface LooseSpec extends ChannelSpec {
 
 type Loose = ReturnType<typeof channel<LooseSpec>>;
 
+/** Anybody is admitted here. */
+type Manners = Omit<Behaviour<Loose>, "admit">;
+
 /** A channel with Phoenix's own manners: any JSON or bytes, an unknown event crashes. The contract is read off the behaviour. */
-function loose(topic: string, behaviour: Behaviour<Loose>, options: { silent?: readonly string[]; presence?: z.ZodAny } = {}): Topic {
+function loose(topic: string, behaviour: Manners, options: { silent?: readonly string[]; presence?: z.ZodAny } = {}): Topic {
   const said = { payload: z.any(), reply: z.any() };
   const pushes = Object.keys(behaviour.on).map((event) => [event, { ...said, silent: options.silent?.includes(event) ?? false }]);
   const spec: LooseSpec = { topic, join: said, pushes: Object.fromEntries(pushes), events: {}, presence: options.presence as z.ZodAny, loose: true };
-  return behave(channel(spec), behaviour);
+  return behave(channel(spec), { admit() {}, ...behaviour });
 }
 
 /** What a member hears is an object or bytes, never another JSON value. [19] */
@@ -67,7 +70,7 @@ const sleep = (ms: number) => () => new Promise((resolve) => setTimeout(resolve,
 
 // room:* and exact
 
-const lobby: Behaviour<Loose> = {
+const lobby: Manners = {
   join() {},
   on: {
     shout: (ctx, payload) => ctx.broadcast("shout", shown(payload)),
@@ -85,7 +88,7 @@ interface Guest extends User {
 
 const keys = (ctx: Context<Loose>) => (ctx.user as Guest).keys;
 
-const presence: Behaviour<Loose> = {
+const presence: Manners = {
   join(ctx, params) {
     const key = params?.key || "anon";
     keys(ctx).set(ctx.topic, key);
@@ -132,7 +135,7 @@ const joins = new Map<string, Behaviour<Loose>["join"]>(Object.entries({
   bcastjoin: (ctx) => ctx.broadcast("injoin", {}),
 }));
 
-const test: Behaviour<Loose> = {
+const test: Manners = {
   join(ctx, params) {
     if (params?.refuse) throw new ErrorReply({ reason: "unauthorized" });
     return joins.get(ctx.id)?.(ctx, params);

@@ -54,7 +54,7 @@ against("order", [
         event: "document:processed",
         payload: { document_id: "d1", status: "completed", results: { entities: [{ text: "Müller", type: "person" }], pages: 3 } },
       },
-      { event: "workflow:started", payload: { workflow_id: "w", case_id: "1", started_at: "2026-01-01T00:00:00Z" } },
+      { event: "workflow:started", payload: { workflow_id: "w", case_id: topic.slice("case:".length), started_at: "2026-01-01T00:00:00Z" } },
       { event: "workflow:completed", payload: { workflow_id: "w", duration_ms: 1.5 } },
       uploaded("d2"),
     ];
@@ -524,7 +524,7 @@ against("pages", [
       assert(found !== undefined, ref);
     }
     // A published event's schema says what the door checks.
-    assertEquals((lasting.find((message) => message.name === "document:uploaded")!.payload as Record<string, unknown>).required, ["document"]);
+    assertEquals((lasting.find((message) => message.name === "document:uploaded")!.payload as Record<string, unknown>).required, ["document", "cursor"]);
   }],
   ["there is no other page, and the answer is JSON", async (at) => {
     for (const path of ["/", "/nowhere", "/__proto__", "/constructor", "/api", "/api/topics", "/socket/foo", "/health/", "/..%2f..%2fetc/passwd"]) {

@@ -16,7 +16,7 @@ import { random } from "./support/random.ts";
 
 Deno.test("registry: the first declared match wins, a room of users has one actor for each of them [53]", () => {
   const any = { join: { payload: z.object({}), reply: z.unknown() }, pushes: {}, events: {} } as const;
-  const topic = (pattern: string) => behave(channel({ topic: pattern, ...any }), { join: () => ({}), on: {} });
+  const topic = (pattern: string) => behave(channel({ topic: pattern, ...any }), { admit() {}, join: () => ({}), on: {} });
   const stage = new Stage([
     room("document/{documentId}", { migrations: [], topics: [topic("document:{documentId}"), topic("ot:{documentId}")] }),
     room("search/{user}", { migrations: [], topics: [topic("search:{*}")] }),

@@ -1,4 +1,8 @@
-/** `case:{caseId}`: all activity of one case, and who is working on it. */
+/**
+ * `case:{caseId}`: all activity of one case, and who is working on it.
+ *
+ * What back ends publish is checked in the fields named here; what else they say is relayed and kept as it came.
+ */
 import { z } from "zod";
 import { channel, exact, lasting } from "../contract.ts";
 
@@ -13,7 +17,7 @@ export const Role = z.enum(["admin", "attorney", "paralegal", "client", "viewer"
 
 export const UserRef = z.object({ id: Id, name: z.string(), role: Role });
 
-/** A document as the case lists it: the fields named here are checked, what else the back end knows of it is relayed. */
+/** A document as the case lists it. */
 export const Document = z.looseObject({
   id: Id,
   case_id: Id.optional(),
@@ -41,7 +45,7 @@ const Entity = z.object({
   normalized: z.string().optional(),
 });
 
-/** What processing found; the parts that the page names are checked, the rest is relayed. */
+/** What processing found. */
 const Results = z.looseObject({ entities: z.array(Entity).optional(), summary: z.string().optional() });
 
 const Workflow = {
@@ -66,14 +70,14 @@ export const caseChannel = channel({
     "presence:update": { payload: Activity },
   },
   events: {
-    "document:uploaded": lasting(z.object({ document: Document }), { published: true }),
+    "document:uploaded": lasting(z.looseObject({ document: Document }), { published: true }),
     "document:processed": lasting(
-      z.object({ document_id: Id, status: z.enum(["completed", "failed"]), results: Results.optional(), error: z.string().max(1000).optional() }),
+      z.looseObject({ document_id: Id, status: z.enum(["completed", "failed"]), results: Results.optional(), error: z.string().max(1000).optional() }),
       { published: true },
     ),
-    "workflow:started": lasting(z.object({ ...Workflow, started_at: Time.optional() }), { published: true }),
+    "workflow:started": lasting(z.looseObject({ ...Workflow, started_at: Time.optional() }), { published: true }),
     "workflow:completed": lasting(
-      z.object({
+      z.looseObject({
         ...Workflow,
         case_id: Id.optional(),
         completed_at: Time.optional(),

@@ -2,8 +2,13 @@
 import { caseChannel } from "../../protocol/channels/case.ts";
 import { Refusal } from "../../protocol/reason.ts";
 import type { User } from "../host.ts";
-import { behave, room } from "../room.ts";
+import { behave, room, type RoomContext } from "../room.ts";
 import { mayEnter, RIGHTS } from "../token.ts";
+
+/** A record of one case that speaks of another would mislead whoever reads it. */
+function sameCase(ctx: RoomContext, caseId: string | undefined, field: string): void {
+  if (caseId !== undefined && caseId !== ctx.id) throw new Refusal("invalid_payload", { message: `${field}: it is another case's` });
+}
 
 const shown = ({ id, name, role }: User) => ({ id, name, role });
 
@@ -28,8 +33,13 @@ export const caseRoom = room("case/{caseId}", {
       },
       on: {
         "presence:update"(ctx, change) {
-          ctx.presence.update(change);
+          if (Object.keys(change).length > 0) ctx.presence.update(change);
         },
+      },
+      published: {
+        "document:uploaded": (ctx, { document }) => sameCase(ctx, document.case_id, "document.case_id"),
+        "workflow:started": (ctx, { case_id }) => sameCase(ctx, case_id, "case_id"),
+        "workflow:completed": (ctx, { case_id }) => sameCase(ctx, case_id, "case_id"),
       },
     }),
   ],

@@ -40,9 +40,18 @@ export function reportToStderr(error: unknown, where: string): void {
   console.error(JSON.stringify({ level: "error", at: new Date().toISOString(), where, error: what }));
 }
 
+/** Makes `DATA_DIR`, readable by its owner alone. Throws TypeError, naming the setting, when that cannot be. */
+export function makeDataDir(dataDir: string): void {
+  try {
+    Deno.mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new TypeError(`Cannot use DATA_DIR ${dataDir}: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
 /** Holds `DATA_DIR` for this process: rooms are unique only as long as one process runs them. Throws TypeError when it is held. */
 export function holdDataDir(dataDir: string): void {
-  Deno.mkdirSync(dataDir, { recursive: true });
+  makeDataDir(dataDir);
   // Kept open, so kept locked, until the process ends in whatever way.
   const lock = Deno.openSync(`${dataDir}/caseroom.lock`, { create: true, write: true });
   if (!lock.tryLockSync(true)) throw new TypeError(`Cannot start: another process is serving ${dataDir}`);

@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import type { Config } from "../config.ts";
 import type { TokenConfig } from "../token.ts";
+import { makeDataDir } from "./deno.ts";
 
 const bytes = new TextEncoder();
 
@@ -14,8 +15,21 @@ export function isDevelopment(config: Config): boolean {
 export function tokenConfig(config: Config): TokenConfig {
   const common = { issuer: config.AUTH_ISSUER, audience: config.AUTH_AUDIENCE, maxBytes: config.limits.token_bytes, now: () => Date.now() };
   if (config.AUTH_JWKS_URL) return { ...common, jwksUrl: new URL(config.AUTH_JWKS_URL) };
-  if (config.AUTH_JWKS_FILE) return { ...common, jwks: JSON.parse(Deno.readTextFileSync(config.AUTH_JWKS_FILE)) };
+  if (config.AUTH_JWKS_FILE) return { ...common, jwks: readKeys(config.AUTH_JWKS_FILE) };
   return { ...common, secret: signingSecret(config) };
+}
+
+/** Throws TypeError, naming the setting, when there is nothing that a token could be checked with. */
+function readKeys(path: string): { keys: Record<string, unknown>[] } {
+  let keys: unknown;
+  try {
+    keys = JSON.parse(Deno.readTextFileSync(path)).keys;
+  } catch (error) {
+    throw new TypeError(`Cannot read AUTH_JWKS_FILE ${path}: ${error instanceof Error ? error.message : error}`);
+  }
+  const isPublic = (key: unknown) => typeof key === "object" && key !== null && "kty" in key && key.kty !== "oct";
+  if (!Array.isArray(keys) || !keys.some(isPublic)) throw new TypeError(`Cannot use AUTH_JWKS_FILE ${path}: it has no public key`);
+  return { keys };
 }
 
 /** The HS256 secret. Throws TypeError when tokens come from a key set: then this side cannot sign. */
@@ -28,7 +42,7 @@ export function signingSecret(config: Config): Uint8Array {
 /** Made whole under another name and then linked, so that whoever comes second reads all of it. */
 function developmentSecret(dataDir: string): Uint8Array {
   const path = `${dataDir}/development.secret`;
-  Deno.mkdirSync(dataDir, { recursive: true });
+  makeDataDir(dataDir);
   const fresh = `${path}.${randomBytes(6).toString("hex")}`;
   Deno.writeTextFileSync(fresh, randomBytes(32).toString("base64url"), { createNew: true, mode: 0o600 });
   try {

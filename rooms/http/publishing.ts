@@ -7,7 +7,7 @@ import { isName } from "../../protocol/frame.ts";
 import { Refusal } from "../../protocol/reason.ts";
 import type { Limits } from "../limits.ts";
 import type { Registry } from "../registry.ts";
-import type { Verify } from "../token.ts";
+import { may, type Verify } from "../token.ts";
 import { answerRefusal } from "./answer.ts";
 
 /** The user of an `Authorization: Bearer` header. Throws Refusal. */
@@ -46,6 +46,8 @@ export function publishing(registry: Registry, verify: Verify, limits: Limits, d
     const user = await bearer(c.req.header("authorization"), verify);
     const topic = topicOf(c.req.url);
     if (!isName(topic) || new TextEncoder().encode(topic).length > limits.topic_bytes) throw new Refusal("unmatched topic");
+    // Whoever may not publish is not read; the room refuses him, and keeps it in its record.
+    if (!may(user, "publish")) return c.json(await registry.publish(topic, user, []));
     const body = await c.req.json().catch(() => {
       throw new Refusal("invalid_payload", { message: "the body is no JSON" });
     });

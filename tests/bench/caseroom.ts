@@ -42,6 +42,7 @@ const benchRoom = room("bench/{id}", {
   migrations: [],
   topics: [
     behave(benchChannel, {
+      admit() {},
       join: () => ({}),
       on: {
         shout: (ctx, viewing) => ctx.broadcast("shouted", viewing),

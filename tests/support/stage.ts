@@ -278,7 +278,7 @@ export function lab(
   const nothing = () => ({});
   return room(`${name}/{id}`, {
     migrations: [`create table ${name}_item (room text not null, id text not null, body text not null, primary key (room, id)) strict`],
-    topics: [behave(labContract(name), { join: nothing, ...behaviour, on: { do: nothing, also: nothing, bytes: nothing, hush: () => {}, ...on } })],
+    topics: [behave(labContract(name), { admit() {}, join: nothing, ...behaviour, on: { do: nothing, also: nothing, bytes: nothing, hush: () => {}, ...on } })],
     ...more,
   });
 }
