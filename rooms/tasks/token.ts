@@ -2,7 +2,7 @@
 import { parseArgs } from "node:util";
 import { Claims, sign } from "../token.ts";
 import { readConfig } from "../config.ts";
-import { signingSecret } from "../hosts/deno_secret.ts";
+import { isDevelopment, signingSecret } from "../hosts/deno_secret.ts";
 
 const USAGE = `deno task token --sub user_1 [--name "User One"] [--role attorney] [--cases case_1,case_2 | --cases '*'] [--ttl 30m]
   role: admin, attorney, paralegal, client, viewer or service    ttl: a number with s, m, h or d`;
@@ -36,6 +36,7 @@ try {
   }
   const { sub, name, role } = claims.data;
   const user = { id: sub, name: name ?? sub, role, cases: claims.data.case_ids };
+  if (isDevelopment(config)) console.error(`Signed with the secret of ${config.DATA_DIR}: good for a server on that folder only.`);
   console.log(await sign(signingSecret(config), user, ttl, Date.now(), { issuer: config.AUTH_ISSUER, audience: config.AUTH_AUDIENCE }));
 } catch (error) {
   console.error(`${error instanceof Error ? error.message : error}\n${USAGE}`);
