@@ -2,13 +2,11 @@
 import { rooms } from "./rooms/channels/mod.ts";
 import { readConfig } from "./rooms/config.ts";
 import { build } from "./rooms/house.ts";
-import { denoHost, holdDataDir, Journal } from "./rooms/hosts/deno.ts";
+import { denoHost, holdDataDir, journal } from "./rooms/hosts/deno.ts";
 import { isDevelopment, signingSecret, tokenConfig } from "./rooms/hosts/deno_secret.ts";
 import { packFrame } from "./rooms/hosts/deno_wire.ts";
 import { serve } from "./rooms/hosts/deno_server.ts";
 import { sign, verifier } from "./rooms/token.ts";
-
-const journal = new Journal();
 
 try {
   await start();
@@ -38,7 +36,7 @@ async function start(): Promise<void> {
     event.preventDefault();
     host.report(event.reason, "an unhandled rejection");
   });
-  const server = await serve(app, gateway, { host: config.HOST, port: config.PORT, maxFrame: config.limits.frame_bytes, report: host.report });
+  const server = await serve(app, gateway, { host: config.HOST, port: config.PORT, limits: config.limits, report: host.report });
   registry.start();
   gateway.start();
 
@@ -60,7 +58,7 @@ async function start(): Promise<void> {
     registry.gate.drain();
     await Promise.race([server.stop(), new Promise((resolve) => setTimeout(resolve, 1000))]);
     host.sql.close();
-    journal.flush();
+    await Promise.race([journal.flush(), new Promise((resolve) => setTimeout(resolve, 500))]);
     Deno.exit(0);
   };
   Deno.addSignalListener("SIGTERM", end);

@@ -76,7 +76,7 @@ export function isName(value: unknown): value is string {
 }
 
 function isRef(value: unknown): value is Ref {
-  return value === null || typeof value === "number" || typeof value === "boolean" ||
+  return value === null || Number.isFinite(value) || typeof value === "boolean" ||
     (typeof value === "string" && value.length <= MAX_NAME_BYTES && byteLength(value) <= MAX_NAME_BYTES);
 }
 

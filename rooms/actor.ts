@@ -265,17 +265,16 @@ export class Actor implements Gated, TurnOwner {
 
   /** The turn before closed its own session. In a lost tick it did not: that turn is answered, and the session goes on. */
   #close(at: TopicState, member: Member): void {
-    this.#remove(member, [{ kind: "end", session: member.session, event: "phx_close", body: "{}" }], false);
+    this.#remove(member, [{ kind: "end", session: member.session, event: "phx_close", body: "{}" }], null);
     this.#departed(at, member);
   }
 
   #leave({ session, topic, ref, join_ref }: Of<"leave">): void {
+    const stray: Effect[] = [{ kind: "stray", session, topic, join_ref, ref, status: "ok", body: "{}" }];
     const member = this.#topics.get(topic)?.members.get(session);
+    if (!member) return this.ground.gate.finish({ actor: this, effects: stray, undo: [] });
     const told: Effect[] = [{ kind: "reply", session, ref, status: "ok", body: "{}" }, { kind: "end", session, event: "phx_close", body: "{}" }];
-    if (!member) {
-      return this.ground.gate.finish({ actor: this, effects: [{ kind: "stray", session, topic, join_ref, ref, status: "ok", body: "{}" }], undo: [] });
-    }
-    this.#remove(member, told);
+    this.#remove(member, told, stray);
     this.#departed(this.#topic(topic), member);
   }
 
@@ -441,17 +440,22 @@ export class Actor implements Gated, TurnOwner {
     this.ground.gate.finish(turn);
   }
 
-  /** Takes a member out. `told` are the effects that go with it. A fact, unless said otherwise: tried again when its tick is lost. */
-  #remove(member: Member, told: readonly Effect[], isFact = true): void {
+  /**
+   * Takes a member out. `told` are the effects that go with it. A fact: tried again when its tick is lost, but told as
+   * `stray` when the member is not there any more. Not so with `stray` null: then it has not happened.
+   */
+  #remove(member: Member, told: readonly Effect[], stray: readonly Effect[] | null = []): void {
     const at = this.#topic(member.topic);
     const turn = new Turn(this, at, member);
     turn.effects.push(...told);
     this.#drop(turn, at, member);
-    if (isFact) {
+    if (stray) {
       turn.lost = () =>
         this.#again(() => {
-          this.#remove(member, told);
-          this.#departed(this.#topic(member.topic), member);
+          const at = this.#topics.get(member.topic);
+          if (at?.members.get(member.session) !== member) return this.ground.gate.finish({ actor: this, effects: stray, undo: [] });
+          this.#remove(member, told, stray);
+          this.#departed(at, member);
         });
     }
     this.ground.gate.finish(turn);

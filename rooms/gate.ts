@@ -114,12 +114,12 @@ export class Gate {
   }
 
   #undo(): void {
-    this.host.report(this.storage.lostBecause, "a commit: the tick is lost");
     for (const turn of this.#finished.toReversed()) {
       if (turn.actor?.wrote) { for (const step of turn.undo.toReversed()) step(); }
     }
     for (const actor of this.#touched) if (actor.wrote) actor.recover();
     this.storage.recover();
+    this.host.report(this.storage.lostBecause, "a commit: the tick is lost");
   }
 
   /** Runs until nothing is queued, then takes no more. */

@@ -22,6 +22,8 @@ export const LIMITS = {
   passing_outbox_bytes: limit(262_144, "bytes", "waiting for a slow reader, above which passing events are dropped"),
   outbox_bytes: limit(1_048_576, "bytes", "unsolicited bytes waiting for a slow reader; more closes 1013; with more answers waiting, its reading pauses"),
   later_ms: limit(4_000, "ms", "slow work behind a push or join; then `timeout`"),
+  connections: limit(16_000, "connections", "at once, of all kinds; more are cut. Keep it well below the process's limit of open files"),
+  request_ms: limit(30_000, "ms", "for an HTTP request to come and be answered; then its connection is cut"),
   publish_events: limit(100, "events", "in one publishing request"),
   publish_bytes: limit(8_388_608, "bytes", "one publishing request; more is 413"),
   refusals_logged: limit(10, "per user and minute", "refusals of authority written to the log"),

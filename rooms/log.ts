@@ -160,6 +160,9 @@ export function verifyLog(
 ): { rooms: number; entries: number; broken: Broken | null } {
   const ends = new Map<string, Head>();
   let entries = 0;
+  let last = 0;
+  // Numbers run through all rooms: a gap that no chain shows is a whole room that is gone.
+  let gap = 0;
   for (const row of rows) {
     entries++;
     const [room, seq] = [String(row.room), Number(row.seq)];
@@ -177,6 +180,8 @@ export function verifyLog(
     };
     if (chainHash(sha256, room, entry, sha256(entry.payload), end.hash) !== row.hash) return broken("its content does not match its hash");
     ends.set(room, { seq, hash: String(row.hash) });
+    if (seq !== last + 1) gap ||= last + 1;
+    last = seq;
   }
   const rooms = ends.size;
   for (const head of heads) {
@@ -188,5 +193,6 @@ export function verifyLog(
     ends.delete(room);
   }
   for (const [room, end] of ends) return { rooms, entries, broken: { room, seq: end.seq, why: "the room has entries but no head" } };
+  if (gap) return { rooms, entries, broken: { room: "a room that is gone", seq: gap, why: "the entry is missing, and the room's head with it" } };
   return { rooms, entries, broken: null };
 }

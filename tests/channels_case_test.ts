@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { Refusal } from "../protocol/reason.ts";
 import { channels } from "../protocol/channels/mod.ts";
 import { rooms } from "../rooms/channels/mod.ts";
-import { someone, Stage } from "./support/stage.ts";
+import { BreakableSql, someone, Stage } from "./support/stage.ts";
 
 const meta = (phx_ref: string, name: string) => ({ name, status: "online", activity: "", location: "", online_at: "2026-01-01T00:00:00.000Z", phx_ref });
 
@@ -194,4 +194,22 @@ Deno.test("channels: what the contracts list is what the rooms serve, each topic
   const served = rooms.flatMap(({ topics }) => topics.map(({ contract }) => contract.topic));
   assertEquals(served.toSorted(), channels.map(({ topic }) => topic).toSorted());
   assertEquals(new Set(channels.map(({ name }) => name)).size, channels.length);
+});
+
+Deno.test("case: a join and its leave in one lost tick: unavailable, the leave is answered, and nobody hears of somebody who never came", () => {
+  const sql = new BreakableSql();
+  const stage = new Stage(rooms, { sql });
+  const watcher = stage.client(someone("watcher"));
+  watcher.join(TOPIC);
+  void published(stage, [{ event: "document:uploaded", payload: { document: { id: "d1" } } }]);
+  watcher.take();
+  sql.failCommits = 1;
+  const zed = stage.client(someone("zed"));
+  // The third one is a refusal of authority: it writes, and so takes part in the lost tick.
+  const heard = zed.send(["1", "1", TOPIC, "phx_join", {}], ["1", "2", TOPIC, "phx_leave", {}], ["3", "3", TOPIC, "phx_join", { user_id: "no" }]);
+  stage.advance(1000);
+  const answers = [...heard, ...zed.take()].filter((frame) => frame[3] === "phx_reply").map((frame) => [frame[1], frame[4].status, frame[4].response.reason]);
+  assertEquals(answers.toSorted(), [["1", "error", "unavailable"], ["2", "ok", undefined], ["3", "error", "unavailable"]]);
+  assertEquals(watcher.take().map((frame) => frame[3]), []);
+  stage.close();
 });

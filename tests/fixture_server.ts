@@ -229,7 +229,7 @@ const house = build({
 const gateway: Gateway = house.gateway;
 const flag = Deno.args.indexOf("--port");
 const port = flag < 0 ? 4000 : Number(Deno.args[flag + 1]);
-const server = await serve(house.app, gateway, { host: "127.0.0.1", port, maxFrame: limits.frame_bytes, report: host.report });
+const server = await serve(house.app, gateway, { host: "127.0.0.1", port, limits, report: host.report });
 house.registry.start();
 gateway.start();
 console.log(`The fixture is ready on ws://127.0.0.1:${server.port}/socket`);

@@ -34,11 +34,86 @@ export function sha256(data: string | Uint8Array): string {
   return hash("sha256", data);
 }
 
-/** One line per error on stderr. Stacks are ours; payloads and tokens are never part of an error here. */
-export function reportToStderr(error: unknown, where: string): void {
-  const what = error instanceof Error ? error.stack ?? error.message : String(error);
-  console.error(JSON.stringify({ level: "error", at: new Date().toISOString(), where, error: what }));
+/** Lines of one second, and bytes that wait for a stuck reader, above which lines are dropped and counted. */
+const LINES_PER_SECOND = 500;
+const WAITING_BYTES = 1 << 20;
+
+/**
+ * One JSON line per thing worth knowing. It never throws and never waits: a full disk or a stuck pipe behind stderr loses
+ * lines, not the service. Lines go out some at a time, for a write costs more than a join.
+ */
+export class Journal {
+  #lines = "";
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #writing = false;
+  #second = 0;
+  #count = 0;
+  #dropped = 0;
+  /** The last report, and when: the same one is told once a second. */
+  #last = { key: "", second: 0 };
+
+  /** `write` takes bytes and says how many it took. */
+  constructor(private readonly write: (bytes: Uint8Array) => Promise<number> = (bytes) => Deno.stderr.write(bytes)) {}
+
+  /** `fields` are never payloads and never tokens. */
+  note(event: string, fields: Record<string, unknown>): void {
+    this.#add("info", { event, ...fields });
+  }
+
+  /** An error of ours with its causes. */
+  readonly report = (error: unknown, where: string): void => {
+    const { key, second } = this.#last;
+    const now = Math.floor(Date.now() / 1000);
+    const causes = causesOf(error);
+    const again = `${where} ${causes.join(" ")}`;
+    if (again === key && now === second) {
+      this.#dropped++;
+      return;
+    }
+    this.#last = { key: again, second: now };
+    this.#add("error", { where, error: error instanceof Error ? error.stack ?? error.message : String(error), causes });
+  };
+
+  #add(level: "info" | "error", line: Record<string, unknown>): void {
+    const second = Math.floor(Date.now() / 1000);
+    if (second !== this.#second) [this.#second, this.#count] = [second, 0];
+    if (++this.#count > LINES_PER_SECOND || this.#lines.length > WAITING_BYTES) {
+      this.#dropped++;
+      return;
+    }
+    const dropped = this.#dropped > 0 ? { dropped: this.#dropped } : {};
+    this.#dropped = 0;
+    this.#lines += JSON.stringify({ level, at: new Date().toISOString(), ...line, ...dropped }) + "\n";
+    this.#timer ??= setTimeout(() => void this.flush(), 100);
+  }
+
+  /** Resolves when what was waiting is written, or cannot be. */
+  async flush(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (this.#writing || this.#lines === "") return;
+    this.#writing = true;
+    const bytes = new TextEncoder().encode(this.#lines);
+    this.#lines = "";
+    try {
+      for (let at = 0; at < bytes.length;) at += await this.write(bytes.subarray(at));
+    } catch {
+      this.#dropped++;
+    }
+    this.#writing = false;
+    if (this.#lines !== "") this.#timer ??= setTimeout(() => void this.flush(), 100);
+  }
 }
+
+/** The messages below an error: SQLite's own word stands at the bottom. */
+function causesOf(error: unknown): string[] {
+  const causes: string[] = [];
+  for (let cause = error; cause instanceof Error && causes.length < 5; cause = cause.cause) causes.push(cause.message);
+  return causes;
+}
+
+/** This process's journal. */
+export const journal = new Journal();
 
 /** Makes `DATA_DIR`, readable by its owner alone. Throws TypeError, naming the setting, when that cannot be. */
 export function makeDataDir(dataDir: string): void {
@@ -66,27 +141,7 @@ export function denoHost(path: string, parts: Partial<Host> = {}): Host {
     id: () => randomBytes(12).toString("base64url"),
     sha256,
     soon: (callback) => void setImmediate(callback),
-    report: reportToStderr,
+    report: journal.report,
     ...parts,
   };
-}
-
-/** One JSON line on stderr per thing worth knowing; written some at a time, for a write costs more than a join. */
-export class Journal {
-  #lines = "";
-  #timer: ReturnType<typeof setTimeout> | undefined;
-
-  /** `fields` are never payloads and never tokens. */
-  note(event: string, fields: Record<string, unknown>): void {
-    this.#lines += JSON.stringify({ level: "info", at: new Date().toISOString(), event, ...fields }) + "\n";
-    this.#timer ??= setTimeout(() => this.flush(), 100);
-  }
-
-  flush(): void {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    const bytes = new TextEncoder().encode(this.#lines);
-    this.#lines = "";
-    for (let at = 0; at < bytes.length;) at += Deno.stderr.writeSync(bytes.subarray(at));
-  }
 }

@@ -5,11 +5,13 @@
 import { Buffer } from "node:buffer";
 import { createServer, type IncomingMessage, type Server, STATUS_CODES } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
 import { getRequestListener } from "@hono/node-server";
 // @ts-types="@types/ws"
 import { type WebSocket, WebSocketServer } from "ws";
 import type { Gateway, Opening } from "../gateway.ts";
 import type { App } from "../http/app.ts";
+import type { Limits } from "../limits.ts";
 import { DenoWire, type RawSocket } from "./deno_wire.ts";
 
 export interface Served {
@@ -18,12 +20,15 @@ export interface Served {
   stop(): Promise<void>;
 }
 
+export interface ServeOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly limits: Limits;
+  report(error: unknown, where: string): void;
+}
+
 /** Listens; resolves once it does. `maxFrame`: bytes of one message, above which the socket is closed with 1009. */
-export async function serve(
-  app: App,
-  gateway: Gateway,
-  options: { host: string; port: number; maxFrame: number; report: (error: unknown, where: string) => void },
-): Promise<Served> {
+export async function serve(app: App, gateway: Gateway, options: ServeOptions): Promise<Served> {
   // Other upgrades (h2c, which some HTTP clients always offer) are ordinary requests.
   const onlyWebSockets = { shouldUpgradeCallback: ({ headers }: IncomingMessage) => /^websocket$/i.test(headers.upgrade ?? "") };
   const server: Server = createServer(onlyWebSockets, getRequestListener((request) => app.fetch(request, {})));
@@ -33,26 +38,30 @@ export async function serve(
     if (!found) doors.set(maxPayload, found = openDoor(maxPayload));
     return found;
   };
+  const plain = new PlainConnections(server, options.limits);
   server.on("upgrade", (incoming: IncomingMessage, raw: RawSocket, head: Uint8Array) => {
     // Before anything is awaited: a TCP reset without a listener ends the process.
     raw.on("error", ignore);
     let accepted = false;
     const accept = (opening: Opening) => {
-      const { headers, method } = incoming;
-      // ws takes version 8 for 13, and answers a POST with 405. [8]
-      if (headers["sec-websocket-version"] !== "13" || method !== "GET") return new Response(null, { status: 400 });
+      const { headers } = incoming;
+      // ws takes version 8 for 13. [8]
+      if (headers["sec-websocket-version"] !== "13") return new Response(null, { status: 400 });
       // ws takes only RFC 2616 tokens, a token in base64 may have `/` and `=`. [12]
       if (headers["sec-websocket-protocol"]?.split(",").some((entry) => entry.trim() === "phoenix")) headers["sec-websocket-protocol"] = "phoenix";
       else delete headers["sec-websocket-protocol"];
       accepted = true;
+      plain.forget(raw);
       // ws refuses a wrong key with 400 by itself. [8]
-      door(opening.limits?.frame_bytes ?? options.maxFrame).handleUpgrade(incoming, raw, head as never, (ws) => attach(ws, raw, gateway, opening));
+      door(opening.limits?.frame_bytes ?? options.limits.frame_bytes).handleUpgrade(incoming, raw, head as never, (ws) => attach(ws, raw, gateway, opening));
       return new Response(null);
     };
-    const refuse = async (response: Response) => {
-      if (!accepted) raw.end(plainAnswer(response, await response.text()));
+    const answer = async () => {
+      // Only a GET upgrades [8]; a Request cannot even be made of some methods.
+      const response = incoming.method === "GET" ? await app.fetch(requestOf(incoming), { accept }) : new Response(null, { status: 400 });
+      if (!accepted) raw.end(plainAnswer(response, await response.text()), () => raw.destroy());
     };
-    Promise.resolve(app.fetch(requestOf(incoming), { accept })).then(refuse, (error) => {
+    answer().catch((error) => {
       options.report(error, "an upgrade");
       raw.destroy();
     });
@@ -60,8 +69,51 @@ export async function serve(
   await new Promise<void>((resolve, reject) => server.once("error", reject).listen(options.port, options.host, () => resolve()));
   return {
     port: (server.address() as AddressInfo).port,
-    stop: () => new Promise((resolve) => void server.close(() => resolve())),
+    stop() {
+      plain.stop();
+      return new Promise((resolve) => void server.close(() => resolve()));
+    },
   };
+}
+
+/**
+ * Connections that are no WebSocket (yet): each has its time, whatever it trickles, and there are only so many of both.
+ * Deno keeps none of Node's own timeouts, and its accept loop does not survive running out of file descriptors.
+ */
+class PlainConnections {
+  readonly #since = new Map<Duplex, number>();
+  readonly #sweep: ReturnType<typeof setInterval>;
+  #open = 0;
+
+  constructor(server: Server, limits: Limits) {
+    server.on("connection", (raw) => {
+      if (this.#open >= limits.connections) return void raw.destroy();
+      this.#open++;
+      raw.on("error", ignore);
+      raw.on("close", () => {
+        this.#open--;
+        this.#since.delete(raw);
+      });
+      this.#since.set(raw, Date.now());
+    });
+    // A new request on a connection that is kept alive has its own time.
+    server.on("request", (incoming) => {
+      if (this.#since.has(incoming.socket)) this.#since.set(incoming.socket, Date.now());
+    });
+    this.#sweep = setInterval(() => {
+      const latest = Date.now() - limits.request_ms;
+      for (const [raw, since] of this.#since) if (since < latest) raw.destroy();
+    }, Math.min(1000, limits.request_ms));
+  }
+
+  /** It has become a WebSocket: the gateway looks after it. */
+  forget(raw: Duplex): void {
+    this.#since.delete(raw);
+  }
+
+  stop(): void {
+    clearInterval(this.#sweep);
+  }
 }
 
 function openDoor(maxPayload: number): WebSocketServer {
@@ -70,6 +122,8 @@ function openDoor(maxPayload: number): WebSocketServer {
     clientTracking: false,
     perMessageDeflate: false,
     maxPayload,
+    // More pings than this in one go, unanswered because nobody reads, and ws cuts the connection. Its types do not know it yet.
+    ...{ maxPendingAutoPongs: 1000 },
     // The only subprotocol is phoenix; others are not echoed. [11]
     handleProtocols: (protocols) => protocols.has("phoenix") ? "phoenix" : false,
   });

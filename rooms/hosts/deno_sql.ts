@@ -31,7 +31,7 @@ export class DenoSql implements SqlHost {
   /** `path` is a file, or `:memory:`. Readers of other processes (a backup, `deno task log`) may come at any time. */
   constructor(path: string) {
     this.#db = new DatabaseSync(path);
-    this.#db.exec("pragma journal_mode = wal; pragma synchronous = full");
+    this.#db.exec("pragma busy_timeout = 250; pragma journal_mode = wal; pragma synchronous = full");
     (this.#db as unknown as Authorizing).setAuthorizer((action, first, second) =>
       this.#vetting === null || allowed(this.#vetting, action, first, second) ? OK : DENY
     );

@@ -5,6 +5,7 @@ import { z } from "zod";
 import { check } from "../../protocol/contract.ts";
 import { isName } from "../../protocol/frame.ts";
 import { Refusal } from "../../protocol/reason.ts";
+import type { User } from "../host.ts";
 import type { Limits } from "../limits.ts";
 import type { Registry } from "../registry.ts";
 import { may, type Verify } from "../token.ts";
@@ -30,20 +31,26 @@ function topicOf(url: string): string | undefined {
  * `{events: [{event, payload, id?}]}` → `{events: [{cursor}]}`, in the same order: validated by the topic's contract, all or
  * nothing, answered when durable. A repeated `id` of the same sender is applied once and answered the same.
  */
-export function publishing(registry: Registry, verify: Verify, limits: Limits, draining: () => boolean): Hono {
+export function publishing(registry: Registry, verify: Verify, limits: Limits, draining: () => boolean) {
   const Body = z.object({
     events: z.array(z.object({ event: z.string(), payload: z.unknown(), id: z.string().min(1).max(255).refine(isName).optional() })).min(1).max(
       limits.publish_events,
     ),
   });
-  const app = new Hono();
+  const app = new Hono<{ Variables: { user: User } }>();
   const tooLarge = bodyLimit({
     maxSize: limits.publish_bytes,
     onError: (c) => answerRefusal(c, new Refusal("payload_too_large", { limit: limits.publish_bytes, message: "bytes of one request" })),
   });
-  app.post("/api/topics/:topic/events", tooLarge, async (c) => {
+  const path = "/api/topics/:topic/events";
+  // Nothing is read of a body before its sender is known.
+  app.post(path, async (c, next) => {
     if (draining()) throw new Refusal("draining");
-    const user = await bearer(c.req.header("authorization"), verify);
+    c.set("user", await bearer(c.req.header("authorization"), verify));
+    await next();
+  });
+  app.post(path, tooLarge, async (c) => {
+    const user = c.get("user");
     const topic = topicOf(c.req.url);
     if (!isName(topic) || new TextEncoder().encode(topic).length > limits.topic_bytes) throw new Refusal("unmatched topic");
     // Whoever may not publish is not read; the room refuses him, and keeps it in its record.

@@ -70,7 +70,7 @@ const { registry, gateway, app } = build({
   trustProxy: false,
   note: (event, fields) => journal.note(event, fields),
 });
-const { port } = await serve(app, gateway, { host: "127.0.0.1", port: 0, maxFrame: limits.frame_bytes, report: host.report });
+const { port } = await serve(app, gateway, { host: "127.0.0.1", port: 0, limits, report: host.report });
 registry.start();
 gateway.start();
 await stand({ port, raised });

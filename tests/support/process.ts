@@ -6,12 +6,13 @@ import { someone } from "./stage.ts";
 export const SECRET = "a secret of the tests, at least 32 bytes";
 
 /** What `deno task start` runs, without the task runner in front. */
-const START: readonly string[] = JSON.parse(Deno.readTextFileSync(new URL("../../deno.json", import.meta.url))).tasks.start.split(" ").slice(1);
+export const START: readonly string[] = JSON.parse(Deno.readTextFileSync(new URL("../../deno.json", import.meta.url))).tasks.start.split(" ").slice(1);
 
 /** `deno task start` itself. */
 export const TASK: readonly string[] = ["task", "--quiet", "start"];
 
 export interface Running {
+  readonly pid: number;
   readonly port: number;
   readonly url: string;
   readonly ws: string;
@@ -25,9 +26,9 @@ export interface Running {
 }
 
 /** Runs what `deno task start` runs (or something else) on a free port and waits until it says that it is ready. */
-export async function startServer(env: Record<string, string> = {}, script = START): Promise<Running> {
+export async function startServer(env: Record<string, string> = {}, script = START, program = Deno.execPath()): Promise<Running> {
   const dataDir = env.DATA_DIR ?? Deno.makeTempDirSync({ prefix: "caseroom-test-" });
-  const child = new Deno.Command(Deno.execPath(), {
+  const child = new Deno.Command(program, {
     args: [...script],
     cwd: new URL("../..", import.meta.url),
     env: { PORT: "0", DATA_DIR: dataDir, AUTH_SECRET: SECRET, NO_COLOR: "1", ...env },
@@ -54,6 +55,7 @@ export async function startServer(env: Record<string, string> = {}, script = STA
   }
   const secret = new TextEncoder().encode(env.AUTH_SECRET ?? SECRET);
   const running: Running = {
+    pid: child.pid,
     port,
     url: `http://127.0.0.1:${port}`,
     ws: `ws://127.0.0.1:${port}/socket`,
