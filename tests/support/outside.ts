@@ -87,7 +87,7 @@ export class Outside {
     assertEquals(await this.server.stop("SIGTERM"), 0, this.server.output());
     const output = this.server.output();
     assertStringIncludes(output, '"level":"info"');
-    assertEquals(output.split("\n").filter((line) => line !== "" && !/^Caseroom is ready|^\{"level":"info"/.test(line)), []);
+    assertEquals(output.split("\n").filter((line) => line !== "" && !/^Caseroom is ready|^Download |^\{"level":"info"/.test(line)), []);
     // A signature is enough to know a token by.
     assertEquals([...this.#tokens].filter((token) => output.includes(token) || output.includes(token.slice(-20))), []);
   }
