@@ -40,15 +40,6 @@ async function start(): Promise<void> {
   registry.start();
   gateway.start();
 
-  const address = `${config.HOST.includes(":") ? `[${config.HOST}]` : config.HOST}:${server.port}`;
-  console.log(`Caseroom is ready on ws://${address}/socket`);
-  if (isDevelopment(config)) {
-    const user = { id: "user_1", name: "User One", role: "attorney", cases: "*" } as const;
-    const token = await sign(signingSecret(config), user, 86_400, Date.now(), { issuer: config.AUTH_ISSUER, audience: config.AUTH_AUDIENCE });
-    console.log(`No authentication is configured: this machine only. A token for today (user_1, attorney, every case):\n${token}`);
-    console.log(`ws://${address}/socket/websocket?vsn=2.0.0&token=${token}`);
-  }
-
   let ending = false;
   const end = async () => {
     // A second signal changes nothing.
@@ -63,4 +54,13 @@ async function start(): Promise<void> {
   };
   Deno.addSignalListener("SIGTERM", end);
   Deno.addSignalListener("SIGINT", end);
+
+  const address = `${config.HOST.includes(":") ? `[${config.HOST}]` : config.HOST}:${server.port}`;
+  console.log(`Caseroom is ready on ws://${address}/socket`);
+  if (isDevelopment(config)) {
+    const user = { id: "user_1", name: "User One", role: "attorney", cases: "*" } as const;
+    const token = await sign(signingSecret(config), user, 86_400, Date.now(), { issuer: config.AUTH_ISSUER, audience: config.AUTH_AUDIENCE });
+    console.log(`No authentication is configured: this machine only. A token for today (user_1, attorney, every case):\n${token}`);
+    console.log(`ws://${address}/socket/websocket?vsn=2.0.0&token=${token}`);
+  }
 }
