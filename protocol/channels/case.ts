@@ -7,7 +7,9 @@ import { z } from "zod";
 import { channel, exact, lasting } from "../contract.ts";
 
 const Id = z.string().min(1).max(255);
-const Time = z.iso.datetime({ offset: true });
+/** Back ends write times with and without an offset. */
+const Time = z.iso.datetime({ offset: true, local: true });
+const Status = z.enum(["pending", "processing", "completed", "failed", "archived"]);
 const Count = z.int().nonnegative();
 
 /** Shown to others, so bounded and free of markup, control and bidirectional characters. */
@@ -25,7 +27,7 @@ export const Document = z.looseObject({
   content_type: z.string().max(255).optional(),
   size: Count.optional(),
   hash: z.string().max(255).optional(),
-  status: z.enum(["pending", "processing", "completed", "failed", "archived"]).optional(),
+  status: Status.optional(),
   created_at: Time.optional(),
   tags: z.array(z.string().max(255)).max(1000).optional(),
   metadata: z.record(z.string(), z.unknown()).optional(),
@@ -72,7 +74,7 @@ export const caseChannel = channel({
   events: {
     "document:uploaded": lasting(z.looseObject({ document: Document }), { published: true }),
     "document:processed": lasting(
-      z.looseObject({ document_id: Id, status: z.enum(["completed", "failed"]), results: Results.optional(), error: z.string().max(1000).optional() }),
+      z.looseObject({ document_id: Id, status: Status, results: Results.optional(), error: z.string().max(1000).optional() }),
       { published: true },
     ),
     "workflow:started": lasting(z.looseObject({ ...Workflow, started_at: Time.optional() }), { published: true }),
