@@ -66,10 +66,6 @@ export class Presence {
     return at;
   }
 
-  has(key: string): boolean {
-    return this.#metas.has(key);
-  }
-
   /** `{key: {metas: [...]}}`, complete up to this moment. */
   state(): string {
     for (const list of this.#joins.values()) for (const entry of list) this.#shown.add(entry.phx_ref);

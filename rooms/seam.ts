@@ -17,7 +17,7 @@ interface Address {
 export type Item =
   & Address
   & (
-    /** `size`: bytes of the frame. `replaces`: the session that this socket had on the topic so far. */
+    /** `size`: characters or bytes of the frame. `replaces`: the session that this socket had on the topic so far. */
     | { readonly kind: "join"; readonly ref: Ref; readonly payload: unknown; readonly size: number; readonly user: User; readonly replaces?: string }
     | { readonly kind: "push"; readonly ref: Ref; readonly event: string; readonly payload: unknown; readonly size: number }
     | { readonly kind: "leave"; readonly ref: Ref; readonly join_ref: Ref }
