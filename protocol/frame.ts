@@ -77,11 +77,12 @@ export function isName(value: unknown): value is string {
 
 function isRef(value: unknown): value is Ref {
   return value === null || Number.isFinite(value) || typeof value === "boolean" ||
-    (typeof value === "string" && value.length <= MAX_NAME_BYTES && byteLength(value) <= MAX_NAME_BYTES);
+    (typeof value === "string" && value.length <= MAX_NAME_BYTES && (value.length * 3 <= MAX_NAME_BYTES || byteLength(value) <= MAX_NAME_BYTES));
 }
 
-function byteLength(text: string): number {
-  return text.length * 3 <= MAX_NAME_BYTES ? text.length : toBytes.encode(text).length;
+/** The length of a text as UTF-8. */
+export function byteLength(text: string): number {
+  return toBytes.encode(text).length;
 }
 
 /** Well-formed in arity, wrong in type: answered where a ref can be read, and the socket stays. [16, 18, 20] */

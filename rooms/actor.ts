@@ -11,7 +11,7 @@ import { type Channel, check, CommonJoin, own, type PushSpec } from "../protocol
 import type { Body } from "../protocol/frame.ts";
 import { Refusal } from "../protocol/reason.ts";
 import { type Host, type Member, StoreLost, type User } from "./host.ts";
-import type { Gate, Gated } from "./gate.ts";
+import { type Gate, RETRY_MS } from "./gate.ts";
 import { checkPayload, type Limits } from "./limits.ts";
 import { type Publication, publish } from "./publication.ts";
 import { Later, type Room } from "./room.ts";
@@ -57,12 +57,9 @@ interface Joining {
   readonly old: Member | undefined;
 }
 
-/** How long until a fact that met a lost tick is tried again, in milliseconds. */
-const RETRY_MS = 100;
-
 const CRASHED = encode({ reason: "channel_crash" });
 
-export class Actor implements Gated, TurnOwner {
+export class Actor implements TurnOwner {
   readonly name: string;
   readonly host: Host;
   readonly storage: Storage;
@@ -112,8 +109,7 @@ export class Actor implements Gated, TurnOwner {
   settle(): void {
     for (const at of this.#topics.values()) {
       const body = at.presence.diff();
-      if (!body) continue;
-      this.ground.gate.finish({ actor: this, effects: [{ kind: "broadcast", topic: at.topic, event: "presence_diff", body, durability: "exact" }], undo: [] });
+      if (body) this.#tell([{ kind: "broadcast", topic: at.topic, event: "presence_diff", body, durability: "exact" }]);
     }
   }
 
@@ -227,7 +223,7 @@ export class Actor implements Gated, TurnOwner {
     const member = at?.members.get(session);
     if (!at || !member || member.heldUntil !== undefined) {
       const body = encode({ reason: "unmatched topic" });
-      return this.ground.gate.finish({ actor: this, effects: [{ kind: "stray", session, topic, join_ref: null, ref, status: "error", body }], undo: [] });
+      return this.#tell([{ kind: "stray", session, topic, join_ref: null, ref, status: "error", body }]);
     }
     const { contract, behaviour } = at;
     const spec = own<PushSpec>(contract.pushes, event);
@@ -257,37 +253,31 @@ export class Actor implements Gated, TurnOwner {
       turn.effects.push(reply("error", encode(outcome.refusal.response())));
     }
     this.#finish(turn);
-    if (outcome.kind === "crashed") {
-      this.#remove(member, [{ kind: "end", session, event: "phx_error", body: CRASHED }]);
-      this.#departed(at, member);
-    } else if (turn.closing) this.#close(at, member);
+    if (outcome.kind === "crashed") this.#end(at, member, [{ kind: "end", session, event: "phx_error", body: CRASHED }]);
+    else if (turn.closing) this.#close(at, member);
   }
 
   /** The turn before closed its own session. In a lost tick it did not: that turn is answered, and the session goes on. */
   #close(at: TopicState, member: Member): void {
-    this.#remove(member, [{ kind: "end", session: member.session, event: "phx_close", body: "{}" }], null);
-    this.#departed(at, member);
+    this.#end(at, member, [{ kind: "end", session: member.session, event: "phx_close", body: "{}" }], null);
   }
 
   #leave({ session, topic, ref, join_ref }: Of<"leave">): void {
     const stray: Effect[] = [{ kind: "stray", session, topic, join_ref, ref, status: "ok", body: "{}" }];
-    const member = this.#topics.get(topic)?.members.get(session);
-    if (!member) return this.ground.gate.finish({ actor: this, effects: stray, undo: [] });
+    const at = this.#topics.get(topic);
+    const member = at?.members.get(session);
+    if (!at || !member) return this.#tell(stray);
     const told: Effect[] = [{ kind: "reply", session, ref, status: "ok", body: "{}" }, { kind: "end", session, event: "phx_close", body: "{}" }];
-    this.#remove(member, told, stray);
-    this.#departed(this.#topic(topic), member);
+    this.#end(at, member, told, stray);
   }
 
   #gone({ session, topic, held }: Of<"gone">): void {
     this.#joining.get(session)?.leave();
-    const member = this.#topics.get(topic)?.members.get(session);
-    if (!member) return;
+    const at = this.#topics.get(topic);
+    const member = at?.members.get(session);
+    if (!at || !member) return;
     const { graceMs } = this.ground;
-    if (!held || graceMs === 0 || member.presence.length === 0) {
-      this.#remove(member, []);
-      this.#departed(this.#topic(topic), member);
-      return;
-    }
+    if (!held || graceMs === 0 || member.presence.length === 0) return this.#end(at, member, []);
     member.heldUntil = this.host.clock.now() + graceMs;
     this.host.members.put(this.name, member);
     this.#expire(member, graceMs);
@@ -298,9 +288,7 @@ export class Actor implements Gated, TurnOwner {
     this.host.clock.after(Math.max(0, ms), () => {
       this.ground.gate.post(() => {
         const at = this.#topics.get(member.topic);
-        if (at?.members.get(member.session) !== member) return;
-        this.#remove(member, []);
-        this.#departed(at, member);
+        if (at?.members.get(member.session) === member) this.#end(at, member, []);
       });
     });
   }
@@ -317,8 +305,7 @@ export class Actor implements Gated, TurnOwner {
     if (outcome.kind === "ok") return;
     // phx_close, not phx_error: the client would rejoin for ever. [102]
     const reason = outcome.kind === "refused" ? outcome.refusal.response() : { reason: "internal" };
-    this.#remove(member, [{ kind: "end", session, event: "phx_close", body: encode(reason) }]);
-    this.#departed(at, member);
+    this.#end(at, member, [{ kind: "end", session, event: "phx_close", body: encode(reason) }]);
   }
 
   // What else happens to a room.
@@ -347,13 +334,8 @@ export class Actor implements Gated, TurnOwner {
   timer(name: string): void {
     const turn = new Turn(this);
     const handler = own(this.kind.timers ?? {}, name);
-    try {
-      // Cleared first: the handler may set it again, and one that crashes is not run for ever.
-      this.wrote = true;
-      this.storage.clearTimer(this.name, name);
-    } catch (error) {
-      if (!(error instanceof StoreLost)) throw error;
-    }
+    // Cleared first: the handler may set it again, and one that crashes is not run for ever.
+    this.#write(() => this.storage.clearTimer(this.name, name));
     const outcome = this.#run(turn, () => handler?.(turn));
     if (outcome.kind === "refused") this.host.report(outcome.refusal, `timer ${name} of ${this.kind.kind}`);
     this.#finish(turn);
@@ -369,12 +351,7 @@ export class Actor implements Gated, TurnOwner {
         if (!called) throw new TypeError(`Cannot call ${this.name}: its kind takes no calls`);
         called(turn, JSON.parse(call.message), call.room);
       });
-      this.wrote = true;
-      try {
-        this.storage.markCalled(call);
-      } catch (error) {
-        if (!(error instanceof StoreLost)) throw error;
-      }
+      this.#write(() => this.storage.markCalled(call));
     }
     const failed = outcome?.kind === "crashed" ? outcome.error : undefined;
     turn.kept = () => settled(failed === undefined ? "taken" : { failed: failed instanceof Error ? failed.name : typeof failed });
@@ -419,13 +396,23 @@ export class Actor implements Gated, TurnOwner {
     if (reason !== "forbidden" && reason !== "user_mismatch") return;
     const { author } = turn;
     if (!author || this.storage.log.head(this.name).seq === 0 || !this.ground.mayLogRefusal(author.user)) return;
-    this.wrote = true;
     const entry = { at: this.host.clock.now(), ...author, event: "refused", payload: encode({ reason }) };
+    this.#write(() => this.storage.log.append(this.name, entry));
+  }
+
+  /** Writes beside a handler. When the tick is lost by it, the gate will say so to everybody concerned. */
+  #write(body: () => void): void {
+    this.wrote = true;
     try {
-      this.storage.log.append(this.name, entry);
+      body();
     } catch (error) {
       if (!(error instanceof StoreLost)) throw error;
     }
+  }
+
+  /** Sends effects that no handler is behind. */
+  #tell(effects: readonly Effect[]): void {
+    this.ground.gate.finish({ actor: this, effects, undo: [] });
   }
 
   #finish(turn: Turn): void {
@@ -453,12 +440,17 @@ export class Actor implements Gated, TurnOwner {
       turn.lost = () =>
         this.#again(() => {
           const at = this.#topics.get(member.topic);
-          if (at?.members.get(member.session) !== member) return this.ground.gate.finish({ actor: this, effects: stray, undo: [] });
-          this.#remove(member, told, stray);
-          this.#departed(at, member);
+          if (at?.members.get(member.session) === member) this.#end(at, member, told, stray);
+          else this.#tell(stray);
         });
     }
     this.ground.gate.finish(turn);
+  }
+
+  /** Takes a member out for good: his user may have left with it. */
+  #end(at: TopicState, member: Member, told: readonly Effect[], stray?: readonly Effect[] | null): void {
+    this.#remove(member, told, stray);
+    this.#departed(at, member);
   }
 
   #drop(turn: Turn, at: TopicState, member: Member): void {

@@ -34,6 +34,9 @@ export interface Finished {
   readonly lost?: (() => readonly Effect[]) | null;
 }
 
+/** How long until something that met a lost tick is tried again, in milliseconds. */
+export const RETRY_MS = 100;
+
 export class Gate {
   #jobs: (() => void)[] = [];
   #finished: Finished[] = [];

@@ -3,7 +3,7 @@
  * per serializer, queued on each socket, flushed once per tick. Subscriptions change only by delivered effects.
  */
 import type { EventKind } from "../protocol/contract.ts";
-import { type Body, type Encoded, FrameError, isName, type Message, type Ref, type Serializer, V1, V2 } from "../protocol/frame.ts";
+import { type Body, byteLength, type Encoded, FrameError, isName, type Message, type Ref, type Serializer, V1, V2 } from "../protocol/frame.ts";
 import { type CloseCode, type Reason, Refusal, type RefusalDetail } from "../protocol/reason.ts";
 import type { Gate } from "./gate.ts";
 import type { Host, User } from "./host.ts";
@@ -30,8 +30,6 @@ export interface Opening {
   /** Other limits than the gateway's, for an endpoint of its own. */
   readonly limits?: Limits;
 }
-
-const utf8 = new TextEncoder();
 
 export class Gateway {
   readonly #options: GatewayOptions;
@@ -186,7 +184,7 @@ export class Gateway {
     const { topic, ref, join_ref } = message;
     const old = socket.topics.get(topic);
     const refuse = (reason: Reason, detail?: RefusalDetail, at: Ref = join_ref) => this.#refuse(socket, at, ref, topic, reason, detail);
-    if (utf8.encode(topic).length > socket.limits.topic_bytes) {
+    if (byteLength(topic) > socket.limits.topic_bytes) {
       return refuse("invalid_frame", { message: "the topic is too long", limit: socket.limits.topic_bytes });
     }
     if (!isName(topic)) return refuse("invalid_frame", { message: "the topic has control characters or is no well-formed Unicode" });
@@ -330,7 +328,7 @@ export class Gateway {
   #told(socket: Socket, packet: Packet, durability: EventKind): boolean {
     if (socket.closed) return true;
     this.#mark(socket);
-    return socket.tell(packet, durability, this.#tick);
+    return socket.tell(packet, durability);
   }
 
   #tell(socket: Socket, packet: Packet, durability: EventKind): void {
@@ -344,9 +342,7 @@ export class Gateway {
   }
 
   #mark(socket: Socket): void {
-    if (socket.flushTick === this.#tick) return;
-    socket.flushTick = this.#tick;
-    this.#unflushed.push(socket);
+    if (socket.begin(this.#tick)) this.#unflushed.push(socket);
   }
 
   /** Once per tick: one write for each socket that has something to hear. */

@@ -5,7 +5,7 @@
 import type { Channel } from "../protocol/contract.ts";
 import { Refusal } from "../protocol/reason.ts";
 import { Actor, type Ground } from "./actor.ts";
-import { Gate } from "./gate.ts";
+import { Gate, RETRY_MS } from "./gate.ts";
 import type { Host, User } from "./host.ts";
 import type { Limits } from "./limits.ts";
 import type { Publication } from "./publication.ts";
@@ -18,8 +18,6 @@ import { type Call, Storage } from "./storage.ts";
 const WARM = 1000;
 /** How long until a timer of an unknown kind of room is looked at again, in milliseconds. */
 const UNKNOWN_MS = 3_600_000;
-/** How long until a call that met a lost tick is carried again, in milliseconds. */
-const RETRY_MS = 100;
 
 export interface RegistryOptions {
   readonly host: Host;
@@ -137,7 +135,7 @@ export class Registry implements Rooms {
     this.storage.log.forget(actor.name);
   }
 
-  /** How many actors live: for the health page and the tests. */
+  /** How many actors live: for the tests. */
   get size(): number {
     return this.#actors.size;
   }

@@ -53,8 +53,6 @@ export class Socket {
   /** Frames that wait for a slow join or for the check of a token; null while nothing is waited for. [57] */
   held: (() => void)[] | null = null;
   heardBytes = 0;
-  /** The tick in which it was last marked for flushing. */
-  flushTick = -1;
   heardAt: number;
   #sessions = 0;
   #unsolicited = 0;
@@ -78,6 +76,15 @@ export class Socket {
     return `${this.id}.${++this.#sessions}`;
   }
 
+  /** Before something is sent: true the first time in a tick, when it is seen how far behind it is. */
+  begin(tick: number): boolean {
+    if (this.#tick === tick) return false;
+    this.#tick = tick;
+    // Of what waits, no more than this can be unsolicited.
+    this.#behind = this.#unsolicited = Math.min(this.wire.backlog, this.#unsolicited);
+    return true;
+  }
+
   /** Sends what it asked for: that does not count as waiting. */
   answer(packet: Packet): void {
     if (!this.closed) this.wire.send(packet);
@@ -87,13 +94,7 @@ export class Socket {
    * Sends what it did not ask for. Returns false when it is too far behind for something that must not be missed. What
    * counts is what earlier ticks left behind: one tick's burst says nothing about the reader.
    */
-  tell(packet: Packet, durability: EventKind, tick: number): boolean {
-    if (this.#tick !== tick) {
-      this.#tick = tick;
-      const { backlog } = this.wire;
-      // Of what waits, no more than this can be unsolicited.
-      this.#behind = this.#unsolicited = Math.min(backlog, this.#unsolicited);
-    }
+  tell(packet: Packet, durability: EventKind): boolean {
     if (this.#behind > this.limits.passing_outbox_bytes) {
       if (durability === "passing") return true;
       if (this.#behind > this.limits.outbox_bytes) return false;

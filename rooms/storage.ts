@@ -39,7 +39,8 @@ export interface Call {
 export class Storage {
   readonly log: Log;
   readonly sql: SqlHost;
-  #lost = false;
+  /** Why the last lost tick was lost. */
+  lostBecause: unknown;
 
   /** `owners`: each kind of room with its migrations. */
   constructor(host: Host, owners: ReadonlyMap<string, readonly string[]>) {
@@ -49,9 +50,6 @@ export class Storage {
     this.sql.commit();
     this.log = new Log(host);
   }
-
-  /** Why the last tick was lost. */
-  lostBecause: unknown;
 
   /** Commits what the tick wrote. False when it is lost, or not known to be kept. */
   commit(): boolean {
@@ -64,7 +62,6 @@ export class Storage {
       this.sql.commit();
       return true;
     } catch (error) {
-      this.#lost = true;
       this.lostBecause = error;
       return false;
     }
@@ -72,8 +69,7 @@ export class Storage {
 
   /** After a lost tick, once its turns are undone: nothing remembered of the disk can be trusted. */
   recover(): void {
-    if (this.#lost) this.log.forgetAll();
-    this.#lost = false;
+    this.log.forgetAll();
   }
 
   setTimer(room: string, name: string, due: number): void {

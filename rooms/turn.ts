@@ -5,7 +5,7 @@ import { type Tracked, tracked } from "../protocol/presence.ts";
 import type { Host, Member, SqlRow, SqlValue, User } from "./host.ts";
 import { cursorOf, type Entry } from "./log.ts";
 import type { Context, SessionPresence } from "./room.ts";
-import type { Finished } from "./gate.ts";
+import type { Finished, Gated } from "./gate.ts";
 import { bodyOf, CannotEncode, type Effect, encode } from "./seam.ts";
 import type { RoomSql } from "./sql.ts";
 import type { Call, Storage } from "./storage.ts";
@@ -13,16 +13,12 @@ import type { TopicState } from "./topic.ts";
 import { require, type Right } from "./token.ts";
 
 /** The room that a turn belongs to, as far as a turn needs it. */
-export interface TurnOwner {
+export interface TurnOwner extends Gated {
   readonly name: string;
   readonly id: string;
   readonly host: Host;
   readonly storage: Storage;
   readonly roomSql: RoomSql;
-  wrote: boolean;
-  settle(): void;
-  recover(): void;
-  rest(): void;
   topicOf(contract: Channel): string;
 }
 

@@ -3,7 +3,7 @@ import { Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { z } from "zod";
 import { check } from "../../protocol/contract.ts";
-import { isName } from "../../protocol/frame.ts";
+import { byteLength, isName } from "../../protocol/frame.ts";
 import { Refusal } from "../../protocol/reason.ts";
 import type { User } from "../host.ts";
 import type { Limits } from "../limits.ts";
@@ -52,7 +52,7 @@ export function publishing(registry: Registry, verify: Verify, limits: Limits, d
   app.post(path, tooLarge, async (c) => {
     const user = c.get("user");
     const topic = topicOf(c.req.url);
-    if (!isName(topic) || new TextEncoder().encode(topic).length > limits.topic_bytes) throw new Refusal("unmatched topic");
+    if (!isName(topic) || byteLength(topic) > limits.topic_bytes) throw new Refusal("unmatched topic");
     // Whoever may not publish is not read; the room refuses him, and keeps it in its record.
     if (!may(user, "publish")) return c.json(await registry.publish(topic, user, []));
     const body = await c.req.json().catch(() => {
