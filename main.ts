@@ -2,7 +2,7 @@
 import { rooms } from "./rooms/channels/mod.ts";
 import { readConfig } from "./rooms/config.ts";
 import { build } from "./rooms/house.ts";
-import { denoHost, holdDataDir, journal } from "./rooms/hosts/deno.ts";
+import { denoHost, holdDataDir, journal, measureProcess } from "./rooms/hosts/deno.ts";
 import { isDevelopment, signingSecret, tokenConfig } from "./rooms/hosts/deno_secret.ts";
 import { packFrame } from "./rooms/hosts/deno_wire.ts";
 import { serve } from "./rooms/hosts/deno_server.ts";
@@ -21,7 +21,7 @@ async function start(): Promise<void> {
   holdDataDir(config.DATA_DIR);
   const verify = verifier(tokenConfig(config));
   const host = denoHost(`${config.DATA_DIR}/caseroom.db`);
-  const { registry, gateway, app } = build({
+  const { registry, gateway, app, metrics } = build({
     host,
     rooms,
     verify,
@@ -30,6 +30,7 @@ async function start(): Promise<void> {
     graceMs: config.PRESENCE_GRACE_MS,
     allowedOrigins: config.ALLOWED_ORIGINS,
     trustProxy: config.TRUST_PROXY,
+    metricsToken: config.METRICS_TOKEN,
     note: (event, fields) => journal.note(event, fields),
   });
   globalThis.addEventListener("unhandledrejection", (event) => {
@@ -39,16 +40,20 @@ async function start(): Promise<void> {
   const server = await serve(app, gateway, { host: config.HOST, port: config.PORT, limits: config.limits, report: host.report });
   registry.start();
   gateway.start();
+  measureProcess(metrics);
+  journal.note("ready", { port: server.port, development: isDevelopment(config) });
 
   let ending = false;
   const end = async () => {
     // A second signal changes nothing.
     if (ending) return;
     ending = true;
-    gateway.drain();
+    journal.note("draining", { sockets: gateway.size });
+    await gateway.drain(config.DRAIN_MS);
     registry.gate.drain();
     await Promise.race([server.stop(), new Promise((resolve) => setTimeout(resolve, 1000))]);
     host.sql.close();
+    journal.note("ended", {});
     await Promise.race([journal.flush(), new Promise((resolve) => setTimeout(resolve, 500))]);
     Deno.exit(0);
   };

@@ -16,16 +16,22 @@ export interface EventSpec<P extends z.ZodType = z.ZodType> {
   readonly payload: P;
   /** A back end may publish it over HTTP. */
   readonly published?: boolean;
-  /** Passing events: coalesced per sender's user. */
+  /** Passing events: coalesced per sender's user, who is heard `LIMIT_CURSORS` times a second; the last one always arrives. */
   readonly per?: "user";
+  /** A second name under which it is told too, unless the join said `aliases: false`. */
+  readonly alias?: string;
 }
+
+/** What a push is counted as, per user: requests by default. Cursors are never refused, but coalesced. */
+export type PushBudget = "requests" | "operations" | "cursors";
 
 export interface PushSpec {
   readonly payload: z.ZodType;
   /** The `response` of the ok reply; without it `{}`. */
   readonly reply?: z.ZodType;
-  /** `{encrypted: …}` is relayed unread. */
+  /** `{encrypted: {iv, data}}` may stand for the payload: the server relays it unread. */
   readonly encrypted?: boolean;
+  readonly budget?: PushBudget;
   /** The payload may be bytes. A flag, as JSON Schema has no words for it. */
   readonly binary?: boolean;
   /** Never answered. */
@@ -47,6 +53,8 @@ export interface ChannelSpec {
 export type Channel<S extends ChannelSpec = ChannelSpec> = S & {
   /** What stands before the colon. */
   readonly name: string;
+  /** Whether it has lasting events: then a join may ask for what it missed. */
+  readonly keeps: boolean;
   /** The id of a topic of this kind, undefined when the topic is of another kind. */
   idOf(topic: string): string | undefined;
 };
@@ -54,23 +62,46 @@ export type Channel<S extends ChannelSpec = ChannelSpec> = S & {
 export type JoinParams<C extends ChannelSpec> = z.output<C["join"]["payload"]>;
 export type JoinReply<C extends ChannelSpec> = z.input<C["join"]["reply"]>;
 export type PushName<C extends ChannelSpec> = keyof C["pushes"] & string;
-export type PushPayload<C extends ChannelSpec, E extends PushName<C>> = z.output<C["pushes"][E]["payload"]>;
+export type PushPayload<C extends ChannelSpec, E extends PushName<C>> =
+  | z.output<C["pushes"][E]["payload"]>
+  | (C["pushes"][E] extends { encrypted: true } ? Sealed : never);
 export type PushReply<C extends ChannelSpec, E extends PushName<C>> = C["pushes"][E] extends { reply: infer R extends z.ZodType } ? z.input<R> : void;
 export type EventName<C extends ChannelSpec> = keyof C["events"] & string;
 export type EventPayload<C extends ChannelSpec, E extends EventName<C>> = z.input<C["events"][E]["payload"]>;
 export type PresenceMeta<C extends ChannelSpec> = C extends { presence: infer P extends z.ZodType } ? z.input<P> : never;
 
 /** Kept and replayed. `published: true` lets a back end send it over HTTP. */
-export function lasting<P extends z.ZodType, const O extends { published?: boolean }>(payload: P, options?: O): { kind: "lasting"; payload: P } & O {
+export function lasting<P extends z.ZodType, const O extends { published?: boolean; alias?: string }>(
+  payload: P,
+  options?: O,
+): { kind: "lasting"; payload: P } & O {
   return { kind: "lasting", payload, ...options as O };
 }
 /** Not kept, never dropped: a socket too slow for it is closed. */
-export const exact = <P extends z.ZodType>(payload: P) => ({ kind: "exact", payload }) as const;
+export const exact = <P extends z.ZodType>(payload: P, options: { alias?: string } = {}) => ({ kind: "exact", payload, ...options }) as const;
 /** Never on disk; the last one wins. */
-export const passing = <P extends z.ZodType>(payload: P, options: { per?: "user" } = {}) => ({ kind: "passing", payload, ...options }) as const;
+export const passing = <P extends z.ZodType>(payload: P, options: { per?: "user"; alias?: string } = {}) => ({ kind: "passing", payload, ...options }) as const;
 
-/** Join parameters that every channel takes besides its own. `user_id` is never trusted, only compared. */
-export const CommonJoin = z.object({ user_id: z.string().max(255).optional() });
+/**
+ * Join parameters that every channel takes besides its own. `user_id` is never trusted, only compared. `since`: the last
+ * cursor that the client has seen: what came after it is replayed. `aliases: false`: no second names and no `update`.
+ */
+export const CommonJoin = z.object({ user_id: z.string().max(255).nullish(), since: z.string().max(255).nullish(), aliases: z.boolean().optional() });
+
+/**
+ * What the join reply of every channel with lasting events says besides. `cursor`: where the log stands. `recovered`: true
+ * when all that came after `since` follows as events; false when the reply is the state to start from.
+ */
+export const CommonReply = z.object({ cursor: z.string(), recovered: z.boolean() });
+
+/** A payload that only clients can read: AES-GCM as arrays of bytes. Relayed equal after parsing. */
+export const Encrypted = z.looseObject({ iv: z.array(z.int().min(0).max(255)).min(1).max(64), data: z.array(z.int().min(0).max(255)) });
+export const Sealed = z.object({ encrypted: Encrypted });
+export type Sealed = z.output<typeof Sealed>;
+
+/** Several pushes in one: every channel takes them as the event `batch`, and applies all or none. */
+export const Batch = z.object({ messages: z.array(z.object({ event: z.string(), payload: z.unknown() })).min(1) });
+export const BatchReply = z.object({ results: z.array(z.object({ status: z.literal("ok"), response: z.unknown() })) });
 
 /** Makes a contract of its description. Throws TypeError on a topic pattern that cannot be matched. */
 export function channel<const S extends ChannelSpec>(spec: S): Channel<S> {
@@ -82,6 +113,7 @@ export function channel<const S extends ChannelSpec>(spec: S): Channel<S> {
   return {
     ...spec,
     name,
+    keeps: Object.values(spec.events).some(({ kind }) => kind === "lasting"),
     idOf(topic) {
       if (parameter === undefined) return topic === name ? "" : undefined;
       return topic.startsWith(prefix) && topic.length >= shortest ? topic.slice(prefix.length) : undefined;

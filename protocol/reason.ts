@@ -40,15 +40,21 @@ export interface RefusalDetail {
   message?: string;
   limit?: number;
   retry_after_ms?: number;
+  /** Of a batch: which message was refused, and what it would have been answered alone. */
+  index?: number;
+  refused?: Record<string, unknown>;
 }
 
 /** The client's error: it becomes an error reply, and the turn that threw it leaves no trace. */
 export class Refusal extends Error {
   override readonly name = "Refusal";
-  constructor(readonly reason: Reason, readonly detail: RefusalDetail = {}) {
+  /** Whether somebody reached for what is not his: that stands in the record. `not_found` may hide it from him, not from us. */
+  readonly ofAuthority: boolean;
+  constructor(readonly reason: Reason, readonly detail: RefusalDetail = {}, { ofAuthority = reason === "forbidden" || reason === "user_mismatch" } = {}) {
     super(detail.message ?? REASONS[reason]);
+    this.ofAuthority = ofAuthority;
   }
-  /** The `response` of the error reply: `{reason, message?, limit?, retry_after_ms?}`. */
+  /** The `response` of the error reply: `{reason, message?, limit?, retry_after_ms?, index?, refused?}`. */
   response(): Record<string, unknown> {
     return { reason: this.reason, ...this.detail };
   }

@@ -26,6 +26,10 @@ const Environment = z.object({
   ),
   TRUST_PROXY: flag.describe("1: believe the proxy's `X-Forwarded-Host`"),
   PRESENCE_GRACE_MS: wholeNumber(0, 2 ** 31 - 1).default(5000).describe("how long presence is held after a connection broke, in ms"),
+  DRAIN_MS: wholeNumber(0, 600_000).default(1000).describe(
+    "over how long sockets are closed when the server is told to end, in ms: so that they do not all come back at once",
+  ),
+  METRICS_TOKEN: z.string().min(16).optional().describe("the bearer that opens `/metrics` to others than this machine"),
   ...limitShape,
 });
 

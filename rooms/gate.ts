@@ -6,6 +6,7 @@
  * read what was not kept. Other rooms' effects leave. `unavailable` means: not known to be kept.
  */
 import type { Host } from "./host.ts";
+import type { Metrics } from "./metrics.ts";
 import type { Effect } from "./seam.ts";
 import type { Storage } from "./storage.ts";
 
@@ -49,6 +50,7 @@ export class Gate {
     private readonly storage: Storage,
     private readonly deliver: (effects: readonly Effect[]) => void,
     private readonly flush: () => void,
+    private readonly metrics: Metrics,
   ) {}
 
   /** Queues a job for the next tick. */
@@ -57,6 +59,11 @@ export class Gate {
     if (this.#due || this.#closed) return;
     this.#due = true;
     this.host.soon(() => this.tick());
+  }
+
+  /** Nothing is queued. */
+  get quiet(): boolean {
+    return this.#jobs.length === 0;
   }
 
   /** Inside a job: the actor will be asked, at the end of the tick, whether it may rest. */
@@ -77,7 +84,7 @@ export class Gate {
     this.#jobs = [];
     for (const job of jobs) this.#safely(job, "a job of a tick");
     for (const actor of this.#touched) actor.settle();
-    const kept = this.storage.commit();
+    const kept = this.#commit();
     if (!kept) this.#undo();
     const finished = this.#finished;
     this.#finished = [];
@@ -97,6 +104,19 @@ export class Gate {
     this.#touched.clear();
     this.flush();
     for (const kept of after) this.#safely(kept, "the end of a tick");
+  }
+
+  #commit(): boolean {
+    const { clock } = this.host;
+    const { counts } = this.metrics;
+    const begun = clock.elapsed();
+    const { how, entries } = this.storage.commit();
+    if (how === "kept") {
+      counts.commits++;
+      counts.events_kept += entries;
+      this.metrics.commitMs += clock.elapsed() - begun;
+    } else if (how === "lost") counts.ticks_lost++;
+    return how !== "lost";
   }
 
   #leave(effects: readonly Effect[]): void {
@@ -127,7 +147,7 @@ export class Gate {
 
   /** Runs until nothing is queued, then takes no more. */
   drain(): void {
-    for (let ticks = 0; this.#jobs.length > 0 && ticks < 1000; ticks++) this.tick();
+    for (let ticks = 0; !this.quiet && ticks < 1000; ticks++) this.tick();
     this.#closed = true;
   }
 }

@@ -1,15 +1,18 @@
 /**
- * Where sockets end. A frame goes in: decoded, matched with a session, passed to the room. Effects come out: encoded once
- * per serializer, queued on each socket, flushed once per tick. Subscriptions change only by delivered effects.
+ * Where sockets end: a connection's life, and the way of a frame in: decoded, counted, matched with a session, passed to
+ * the room. The way out stands in `delivery.ts`.
  */
-import type { EventKind } from "../protocol/contract.ts";
-import { type Body, byteLength, type Encoded, FrameError, isName, type Message, type Ref, type Serializer, V1, V2 } from "../protocol/frame.ts";
+import { byteLength, FrameError, isName, type Message, type Ref, type Serializer } from "../protocol/frame.ts";
 import { type CloseCode, type Reason, Refusal, type RefusalDetail } from "../protocol/reason.ts";
+import { own, type PushSpec } from "../protocol/contract.ts";
+import { type Budget, Purses } from "./budget.ts";
+import { Delivery } from "./delivery.ts";
 import type { Gate } from "./gate.ts";
 import type { Host, User } from "./host.ts";
 import type { Limits } from "./limits.ts";
+import type { Metrics } from "./metrics.ts";
 import { type Effect, encode, type Rooms } from "./seam.ts";
-import { type Pack, type Packet, type Session, Socket, type Wire } from "./socket.ts";
+import { type Pack, type Session, Socket, type Wire } from "./socket.ts";
 import type { Identity, Verify } from "./token.ts";
 
 export interface GatewayOptions {
@@ -18,8 +21,11 @@ export interface GatewayOptions {
   readonly rooms: Rooms;
   readonly gate: Gate;
   readonly limits: Limits;
+  readonly metrics: Metrics;
   readonly verify: Verify;
   readonly pack: Pack;
+  /** One line about everything worth knowing: no payloads, no tokens. */
+  note(event: string, fields: Record<string, unknown>): void;
 }
 
 /** What is known of a connection when it opens. */
@@ -31,20 +37,39 @@ export interface Opening {
   readonly limits?: Limits;
 }
 
+/** A client that closes by itself (or whose page does) has left; anything else was an accident. */
+const LEFT: ReadonlySet<number> = new Set([1000, 1001, 1005]);
+/** Messages of one socket that are served before others have their turn. */
+const IN_ONE_GO = 128;
+/** After so many `rate_limited` answers a socket is not read for so many milliseconds: a flood costs its sender. */
+const REFUSED_IN_ONE_GO = 100;
+const KEPT_BACK_MS = 100;
+/** How long before its end a token is said to expire, in milliseconds. */
+const EXPIRING_MS = 60_000;
+/** While draining, so often some sockets are closed, in milliseconds. */
+const DRAIN_STEP_MS = 25;
+
 export class Gateway {
   readonly #options: GatewayOptions;
+  readonly #delivery: Delivery;
   readonly #sockets = new Map<string, Socket>();
-  readonly #sessions = new Map<string, Session>();
-  readonly #subscribers = new Map<string, Session[]>();
-  /** Sockets with something to flush. */
-  #unflushed: Socket[] = [];
+  readonly #purses: Purses;
   #count = 0;
-  #tick = 0;
   #stopSweep: () => void = () => {};
   #draining = false;
 
   constructor(options: GatewayOptions) {
     this.#options = options;
+    this.#purses = new Purses(options.limits);
+    this.#delivery = new Delivery({
+      clock: options.host.clock,
+      pack: options.pack,
+      metrics: options.metrics,
+      socketOf: (id) => this.#sockets.get(id),
+      tooSlow: (socket) => this.close(socket, 1013, "too slow", true),
+    });
+    options.metrics.gauge("sockets", "Sockets that are open.", () => this.#sockets.size);
+    options.metrics.gauge("sessions", "Topics joined, or being joined, over all sockets.", () => this.#delivery.sessions);
   }
 
   get size(): number {
@@ -54,39 +79,57 @@ export class Gateway {
     return this.#draining;
   }
 
+  deliver(effects: readonly Effect[]): void {
+    this.#delivery.deliver(effects);
+  }
+  flush(): void {
+    this.#delivery.flush();
+  }
+
   // A connection's life.
 
   open(wire: Wire, opening: Opening): Socket {
     const limits = opening.limits ?? this.#options.limits;
     const id = `${this.#options.id}.${(++this.#count).toString(36)}`;
-    const socket = new Socket(id, wire, opening.serializer, limits, opening.identity, this.#options.host.clock.now());
+    const socket = new Socket(id, wire, opening.serializer, limits, opening.identity, this.#options.host.clock.elapsed());
     this.#sockets.set(id, socket);
+    this.#options.metrics.counts.sockets_opened++;
     return socket;
   }
 
   /** The transport read one message: text that is well-formed, or bytes. */
   receive(socket: Socket, data: string | Uint8Array): void {
-    this.#options.gate.post(() => this.#serve(socket, data));
+    if (socket.closed) return;
+    this.#options.metrics.counts.messages_received++;
+    socket.take(data);
+    this.#schedule(socket);
   }
 
-  /** The connection is gone. Without a close frame (1006), or by our own hand, the client may be back soon. */
-  closed(socket: Socket, held: boolean): void {
-    if (socket.closed) return;
-    socket.closed = true;
-    this.#sockets.delete(socket.id);
-    this.#options.gate.post(() => {
-      for (const session of socket.topics.values()) {
-        this.#forget(session);
-        this.#options.rooms.inbox({ kind: "gone", session: session.id, room: session.room, topic: session.topic, held });
-      }
-      socket.topics.clear();
-    });
+  /** The connection is gone, with that code; 1006 without a close frame. Who did not leave may be back soon. */
+  closed(socket: Socket, code: number): void {
+    this.#over(socket, code, !LEFT.has(code));
   }
 
   close(socket: Socket, code: CloseCode, reason: string, held = false): void {
     if (socket.closed) return;
     socket.wire.close(code, reason);
-    this.closed(socket, held);
+    this.#over(socket, code, held);
+  }
+
+  #over(socket: Socket, code: number, held: boolean): void {
+    if (socket.closed) return;
+    socket.closed = true;
+    this.#sockets.delete(socket.id);
+    this.#options.metrics.closed(code);
+    const seconds = Math.round((this.#options.host.clock.elapsed() - socket.openedAt) / 1000);
+    this.#options.note("socket closed", { socket: socket.id, user: socket.user?.id, code, seconds, topics: socket.topics.size });
+    this.#options.gate.post(() => {
+      for (const session of socket.topics.values()) {
+        this.#delivery.forget(session);
+        this.#options.rooms.inbox({ kind: "gone", session: session.id, room: session.room, topic: session.topic, held });
+      }
+      socket.topics.clear();
+    });
   }
 
   /** Closes every socket of a user: 1001, his rooms hear that he left. [49] Returns how many. */
@@ -96,11 +139,20 @@ export class Gateway {
     return sockets.length;
   }
 
-  /** Closes everything with 1012: the clients come back by themselves. [50] */
-  drain(): void {
+  /**
+   * Takes no more joins, and closes everything with 1012 within `ms`, some at a time: the clients come back by themselves,
+   * and not all at once. [50] Resolves when all are closed.
+   */
+  async drain(ms: number): Promise<void> {
     this.#draining = true;
     this.#stopSweep();
-    for (const socket of [...this.#sockets.values()]) this.close(socket, 1012, "the server is restarting", true);
+    const { clock } = this.#options.host;
+    for (let left = Math.floor(ms / DRAIN_STEP_MS);; left--) {
+      const sockets = [...this.#sockets.values()];
+      for (const socket of sockets.slice(0, Math.ceil(sockets.length / (left + 1)))) this.close(socket, 1012, "the server is restarting", true);
+      if (this.#sockets.size === 0 || left <= 0) return;
+      await new Promise<void>((resolve) => void clock.after(DRAIN_STEP_MS, resolve));
+    }
   }
 
   /** Looks after silent, unauthenticated and expired sockets, from now on. */
@@ -115,7 +167,8 @@ export class Gateway {
   }
 
   sweep(): void {
-    const now = this.#options.host.clock.now();
+    const { clock } = this.#options.host;
+    const [now, wall] = [clock.elapsed(), clock.now()];
     for (const socket of this.#sockets.values()) {
       const { received } = socket.wire;
       if (received !== socket.heardBytes) {
@@ -124,20 +177,47 @@ export class Gateway {
       }
       // Only bytes from the client count, pings among them. [45]
       if (now - socket.heardAt > socket.limits.idle_ms) this.close(socket, 1001, "idle", true);
-      else if (now >= socket.expires) this.close(socket, 4001, "token expired");
+      else if (wall >= socket.expires) this.close(socket, 4001, "token expired");
       else if (!socket.user && now - socket.openedAt > socket.limits.authenticate_ms) this.close(socket, 4002, "not authenticated in time");
+      else this.#options.gate.post(() => this.#remind(socket, wall));
     }
+    this.#purses.sweep(now);
+  }
+
+  /** Once before the end, a minute ahead; and what it was too slow for, now that it has caught up. */
+  #remind(socket: Socket, now: number): void {
+    if (socket.closed) return;
+    this.#delivery.catchUp(socket);
+    if (socket.warned || now < socket.expires - EXPIRING_MS) return;
+    socket.warned = true;
+    const frame = socket.serializer.push(null, null, "auth", "token_expiring", encode({ expires_at: new Date(socket.expires).toISOString() }));
+    this.#options.gate.finish({ actor: null, effects: [{ kind: "direct", socket: socket.id, frame: frame! }], undo: [] });
   }
 
   // Frames in.
 
-  #serve(socket: Socket, data: string | Uint8Array): void {
-    if (socket.closed) return;
-    if (socket.held) {
-      socket.held.push(() => this.#serve(socket, data));
-      return;
+  #schedule(socket: Socket): void {
+    if (socket.scheduled || socket.waiting) return;
+    socket.scheduled = true;
+    this.#options.gate.post(() => this.#serve(socket));
+  }
+
+  #serve(socket: Socket): void {
+    socket.scheduled = false;
+    const { clock } = this.#options.host;
+    const now = clock.elapsed();
+    if (!socket.closed && clock.now() >= socket.expires) return this.close(socket, 4001, "token expired");
+    for (let count = 0; count < IN_ONE_GO; count++) {
+      const data = socket.closed || socket.waiting ? undefined : socket.next();
+      if (data === undefined) return;
+      this.#frame(socket, data, now);
     }
-    if (this.#options.host.clock.now() >= socket.expires) return this.close(socket, 4001, "token expired");
+    if (socket.hasNext) this.#schedule(socket);
+  }
+
+  #frame(socket: Socket, data: string | Uint8Array, now: number): void {
+    if (now - socket.framesSince >= 60_000) [socket.frames, socket.framesSince] = [0, now];
+    if (++socket.frames > socket.limits.frames) return this.close(socket, 1008, "too many messages");
     let message: Message;
     try {
       message = socket.serializer.decode(data);
@@ -146,61 +226,106 @@ export class Gateway {
       if (error.fatal) return this.close(socket, 1003, error.message);
       return this.#refuse(socket, null, error.ref, typeof error.topic === "string" ? error.topic : "", "invalid_frame", { message: error.message });
     }
-    const waits = this.#route(socket, message);
-    if (waits === "again") this.#hold(socket, Promise.resolve(), () => this.#serve(socket, data));
-    else if (waits) this.#hold(socket, waits);
+    const waits = this.#route(socket, message, now);
+    if (waits === "again") {
+      socket.putBack(data);
+      this.#hold(socket, Promise.resolve());
+    } else if (waits) this.#hold(socket, waits);
   }
 
   /** A promise: what follows on this socket waits for it. "again": this frame too, until the next tick. */
-  #route(socket: Socket, message: Message): void | Promise<void> | "again" {
-    const { topic, event, ref } = message;
+  #route(socket: Socket, message: Message, now: number): void | Promise<void> | "again" {
+    const { topic, event, ref, join_ref } = message;
     if (topic === "phoenix") {
-      if (event === "heartbeat") return this.#direct(socket, socket.serializer.reply(null, ref, topic, "ok", "{}"));
+      if (event === "heartbeat") return this.#direct(socket, null, ref, topic, "ok", "{}");
       return this.#refuse(socket, null, ref, topic, "unmatched topic");
     }
     if (topic === "auth") {
-      if (event === "authenticate") return this.#authenticate(socket, message);
-      return this.#refuse(socket, null, ref, topic, "unmatched topic");
+      if (event !== "authenticate") return this.#refuse(socket, null, ref, topic, "unmatched topic");
+      if (socket.user && !this.#spend(socket, socket.user, "authentications", now, message, null)) return;
+      return this.#authenticate(socket, message);
     }
-    if (!socket.user) return this.#refuse(socket, message.join_ref, ref, topic, "unauthenticated");
-    if (event === "phx_join") return this.#join(socket, socket.user, message);
+    if (!socket.user) return this.#refuse(socket, join_ref, ref, topic, "unauthenticated");
+    if (event === "phx_join") {
+      return this.#join(socket, socket.user, message, now);
+    }
     const session = socket.topics.get(topic);
+    // A leave is counted and never refused: it only makes room.
+    if (event === "phx_leave") this.#purses.of(socket.user.id).spend("joins", now);
     if (!session) {
       // Leaving what was not joined is fine. [81]
-      if (event === "phx_leave") return this.#direct(socket, socket.serializer.reply(message.join_ref, ref, topic, "ok", "{}"));
+      if (event === "phx_leave") return this.#direct(socket, join_ref, ref, topic, "ok", "{}");
+      if (!this.#spend(socket, socket.user, "requests", now, message, null)) return;
       return this.#refuse(socket, null, ref, topic, "unmatched topic");
     }
     // A stale join_ref is dropped in silence. [63, 80]
-    if (message.join_ref !== null && message.join_ref !== session.join_ref) return;
+    if (join_ref !== null && join_ref !== session.join_ref) return;
     const { id, room } = session;
     if (event === "phx_leave") {
       socket.topics.delete(topic);
-      return this.#options.rooms.inbox({ kind: "leave", session: id, room, topic, ref, join_ref: message.join_ref });
+      return this.#options.rooms.inbox({ kind: "leave", session: id, room, topic, ref, join_ref });
     }
+    if (!this.#mayPush(socket, socket.user, session, message, now)) return;
     return this.#options.rooms.inbox({ kind: "push", session: id, room, topic, ref, event, payload: message.payload, size: message.size });
   }
 
-  #join(socket: Socket, user: User, message: Message): void | Promise<void> | "again" {
-    const { topic, ref, join_ref } = message;
+  #join(socket: Socket, user: User, message: Message, now: number): void | Promise<void> | "again" {
+    const { topic, ref, join_ref, payload, size } = message;
     const old = socket.topics.get(topic);
     const refuse = (reason: Reason, detail?: RefusalDetail, at: Ref = join_ref) => this.#refuse(socket, at, ref, topic, reason, detail);
-    if (byteLength(topic) > socket.limits.topic_bytes) {
-      return refuse("invalid_frame", { message: "the topic is too long", limit: socket.limits.topic_bytes });
-    }
-    if (!isName(topic)) return refuse("invalid_frame", { message: "the topic has control characters or is no well-formed Unicode" });
-    const room = this.#options.rooms.roomOf(topic, user.id);
-    // With join_ref null, or phoenix.js drops it. [54]
-    if (room === undefined) return refuse("unmatched topic", {}, null);
+    if (this.#draining) return refuse("draining");
     if (!old && socket.topics.size >= socket.limits.topics_per_socket) {
       // Joins of this very tick may yet be refused: asked again in the next one.
       if ([...socket.topics.values()].some((session) => session.place < 0)) return "again";
       return refuse("too many channels joined", { limit: socket.limits.topics_per_socket });
     }
-    const session: Session = { id: socket.nextSession(), socket, room, topic, join_ref, told_ref: join_ref ?? ref, place: -1 };
+    if (!this.#spend(socket, user, "joins", now, message, join_ref)) return;
+    if (byteLength(topic) > socket.limits.topic_bytes) {
+      return refuse("invalid_frame", { message: "the topic is too long", limit: socket.limits.topic_bytes });
+    }
+    if (!isName(topic)) return refuse("invalid_frame", { message: "the topic has control characters or is no well-formed Unicode" });
+    const found = this.#options.rooms.find(topic, user.id);
+    // With join_ref null, or phoenix.js drops it. [54]
+    if (found === undefined) return refuse("unmatched topic", {}, null);
+    const { room, contract } = found;
+    const aliases = !contract.loose && !(typeof payload === "object" && payload !== null && own(payload as Record<string, unknown>, "aliases") === false);
+    const session: Session = { id: socket.nextSession(), socket, room, topic, contract, aliases, join_ref, told_ref: join_ref ?? ref, place: -1 };
     socket.topics.set(topic, session);
-    this.#sessions.set(session.id, session);
-    const { payload, size } = message;
+    this.#delivery.expect(session);
     return this.#options.rooms.inbox({ kind: "join", session: session.id, room, topic, ref, payload, size, user, replaces: old?.id });
+  }
+
+  // Budgets: per user, over all his sockets.
+
+  #mayPush(socket: Socket, user: User, { contract }: Session, message: Message, now: number): boolean {
+    const { event, payload, join_ref } = message;
+    if (event === "batch" && !contract.loose) {
+      // A batch too long to be taken is refused by the room, and costs as one of them.
+      const batch = typeof payload === "object" && payload !== null ? (payload as { messages?: unknown }).messages : undefined;
+      const count = Array.isArray(batch) && batch.length <= socket.limits.batch_messages ? batch.length : 0;
+      return this.#spend(socket, user, "batches", now, message, join_ref) && this.#spend(socket, user, "batched_messages", now, message, join_ref, count);
+    }
+    const { budget = "requests" } = own<PushSpec>(contract.pushes, event) ?? {};
+    return budget === "cursors" || this.#spend(socket, user, budget, now, message, join_ref);
+  }
+
+  /** False when it was refused, and answered. */
+  #spend(socket: Socket, { id }: User, budget: Budget, now: number, { ref, topic }: Message, join_ref: Ref, count = 1): boolean {
+    const purse = this.#purses.of(id);
+    const wait = purse.spend(budget, now, count);
+    if (wait === 0) return true;
+    this.#refuse(socket, join_ref, ref, topic, "rate_limited", { limit: this.#options.limits[budget], retry_after_ms: Math.ceil(wait) });
+    if (purse.spend("rate_refusals", now) > 0) this.close(socket, 1008, "sustained abuse");
+    else if (++socket.refused % REFUSED_IN_ONE_GO === 0) {
+      this.#hold(socket, new Promise((resolve) => void this.#options.host.clock.after(KEPT_BACK_MS, resolve)));
+    }
+    return false;
+  }
+
+  /** What a user asks for otherwise (over HTTP) counts as well. Throws Refusal `rate_limited`. */
+  spend({ id }: User, budget: Budget): void {
+    const wait = this.#purses.of(id).spend(budget, this.#options.host.clock.elapsed());
+    if (wait > 0) throw new Refusal("rate_limited", { limit: this.#options.limits[budget], retry_after_ms: Math.ceil(wait) });
   }
 
   /** A wrong token closes the socket, after the reply; a good one for the same user renews. */
@@ -215,8 +340,9 @@ export class Gateway {
       this.#options.gate.post(() => {
         socket.user = user;
         socket.expires = expires;
-        const body = encode({ user_id: user.id, expires_at: new Date(expires).toISOString() });
-        this.#direct(socket, socket.serializer.reply(null, ref, topic, "ok", body));
+        socket.warned = false;
+        this.#options.note(renewed ? "token renewed" : "authenticated", { socket: socket.id, user: user.id });
+        this.#direct(socket, null, ref, topic, "ok", encode({ user_id: user.id, expires_at: new Date(expires).toISOString() }));
         if (!renewed) return;
         for (const session of socket.topics.values()) {
           this.#options.rooms.inbox({ kind: "renew", session: session.id, room: session.room, topic: session.topic, user });
@@ -234,17 +360,16 @@ export class Gateway {
     });
   }
 
-  /** Reading pauses; what was read already waits in its order, `first` before the rest. */
-  #hold(socket: Socket, until: Promise<void>, first?: () => void): void {
-    socket.held = first ? [first] : [];
+  /** Reading pauses; what was read already waits in its order. */
+  #hold(socket: Socket, until: Promise<void>): void {
+    socket.waiting = true;
     socket.wire.pause();
     const resume = () =>
       this.#options.gate.post(() => {
-        const waiting = socket.held ?? [];
-        socket.held = null;
+        socket.waiting = false;
         if (socket.closed) return;
         socket.wire.resume();
-        for (const serve of waiting) serve();
+        this.#serve(socket);
       });
     until.then(resume, (error) => {
       this.#options.host.report(error, "a slow join");
@@ -252,140 +377,14 @@ export class Gateway {
     });
   }
 
-  // Effects out.
-
-  deliver(effects: readonly Effect[]): void {
-    for (const effect of effects) {
-      if (effect.kind === "broadcast") {
-        this.#broadcast(effect);
-        continue;
-      }
-      if (effect.kind === "direct") {
-        const socket = this.#sockets.get(effect.socket);
-        if (socket) this.#answer(socket, effect.frame);
-        continue;
-      }
-      if (effect.kind === "stray") {
-        const { session, topic, join_ref, ref, status, body } = effect;
-        const socket = this.#sockets.get(session.slice(0, session.lastIndexOf(".")));
-        if (socket) this.#answer(socket, socket.serializer.reply(join_ref, ref, topic, status, body));
-        continue;
-      }
-      const session = this.#sessions.get(effect.session);
-      if (session) this.#one(session, effect);
-    }
-  }
-
-  #one(session: Session, effect: Exclude<Effect, { kind: "broadcast" | "direct" | "stray" }>): void {
-    const { socket, topic, join_ref, told_ref } = session;
-    const { serializer } = socket;
-    switch (effect.kind) {
-      case "joined":
-        this.#answer(socket, serializer.reply(join_ref, effect.ref, topic, "ok", effect.body));
-        return this.#subscribe(session);
-      case "reply": {
-        // A refused join, or the reply to a push of one that stands.
-        const at = session.place < 0 ? join_ref : told_ref;
-        return this.#answer(socket, serializer.reply(at, effect.ref, topic, effect.status, effect.body));
-      }
-      case "push": {
-        const frame = serializer.push(told_ref, null, topic, effect.event, effect.body);
-        if (frame) this.#tell(socket, this.#options.pack(frame), "exact");
-        return;
-      }
-      case "end": {
-        // phx_close and phx_error carry ref = join_ref. [76, 77]
-        const frame = effect.event && serializer.push(join_ref, join_ref, topic, effect.event, effect.body);
-        if (frame) this.#answer(socket, frame);
-        if (socket.topics.get(topic) === session) socket.topics.delete(topic);
-        return this.#forget(session);
-      }
-    }
-  }
-
-  #broadcast({ topic, event, body, durability, except }: Extract<Effect, { kind: "broadcast" }>): void {
-    const subscribers = this.#subscribers.get(topic);
-    if (!subscribers) return;
-    const now = this.#options.host.clock.now();
-    // One packet per serializer; null where it cannot say it.
-    let v1: Packet | null | undefined, v2: Packet | null | undefined;
-    const slow: Socket[] = [];
-    for (const session of subscribers) {
-      const { socket } = session;
-      if (session.id === except) continue;
-      const packet = socket.serializer === V2 ? v2 ??= this.#packed(V2, topic, event, body) : v1 ??= this.#packed(V1, topic, event, body);
-      // `exp` is checked before every delivery, not only by a timer.
-      if (packet && now < socket.expires && !this.#told(socket, packet, durability)) slow.push(socket);
-    }
-    for (const socket of slow) this.close(socket, 1013, "too slow", true);
-  }
-
-  #packed(serializer: Serializer, topic: string, event: string, body: Body): Packet | null {
-    const frame = serializer.broadcast(topic, event, body);
-    return frame === null ? null : this.#options.pack(frame);
-  }
-
-  #told(socket: Socket, packet: Packet, durability: EventKind): boolean {
-    if (socket.closed) return true;
-    this.#mark(socket);
-    return socket.tell(packet, durability);
-  }
-
-  #tell(socket: Socket, packet: Packet, durability: EventKind): void {
-    if (this.#options.host.clock.now() >= socket.expires) return;
-    if (!this.#told(socket, packet, durability)) this.close(socket, 1013, "too slow", true);
-  }
-
-  #answer(socket: Socket, frame: Encoded): void {
-    this.#mark(socket);
-    socket.answer(this.#options.pack(frame));
-  }
-
-  #mark(socket: Socket): void {
-    if (socket.begin(this.#tick)) this.#unflushed.push(socket);
-  }
-
-  /** Once per tick: one write for each socket that has something to hear. */
-  flush(): void {
-    const sockets = this.#unflushed;
-    this.#unflushed = [];
-    this.#tick++;
-    for (const socket of sockets) {
-      if (socket.closed) continue;
-      socket.wire.flush();
-      // Whoever does not read his answers is not asked for more; the idle limit ends it.
-      if (socket.wire.backlog > socket.limits.outbox_bytes) socket.wire.choke();
-    }
-  }
-
   /** An answer that no room gives, in its place among those of rooms. */
-  #direct(socket: Socket, frame: Encoded): void {
-    this.#options.gate.finish({ actor: null, effects: [{ kind: "direct", socket: socket.id, frame }], undo: [] });
+  #direct(socket: Socket, join_ref: Ref, ref: Ref, topic: string, status: "ok" | "error", body: string): void {
+    const frame = socket.serializer.reply(join_ref, ref, topic, status, body);
+    this.#options.gate.finish({ actor: null, effects: [{ kind: "direct", socket: socket.id, frame, status }], undo: [] });
   }
 
   #refuse(socket: Socket, join_ref: Ref, ref: Ref, topic: string, reason: Reason, detail: RefusalDetail = {}): void {
-    this.#direct(socket, socket.serializer.reply(join_ref, ref, topic, "error", encode({ reason, ...detail })));
-  }
-
-  #subscribe(session: Session): void {
-    const subscribers = this.#subscribers.get(session.topic);
-    if (subscribers) session.place = subscribers.push(session) - 1;
-    else {
-      session.place = 0;
-      this.#subscribers.set(session.topic, [session]);
-    }
-  }
-
-  #forget(session: Session): void {
-    this.#sessions.delete(session.id);
-    const subscribers = this.#subscribers.get(session.topic);
-    if (!subscribers || session.place < 0) return;
-    const last = subscribers.pop()!;
-    if (last !== session) {
-      subscribers[session.place] = last;
-      last.place = session.place;
-    }
-    session.place = -1;
-    if (subscribers.length === 0) this.#subscribers.delete(session.topic);
+    this.#options.metrics.refused(reason);
+    this.#direct(socket, join_ref, ref, topic, "error", encode({ reason, ...detail }));
   }
 }

@@ -16,8 +16,8 @@ export interface SqlHost {
   atomic<T>(body: () => T): T;
   /** Declares the tick lost: what was written in it must not be kept. */
   lose(cause: unknown): void;
-  /** Makes durable what was written since the last commit: on return it is on disk. Throws StoreLost when it is not known to be. */
-  commit(): void;
+  /** Makes durable what was written since the last commit: on return it is on disk. False when there was nothing. Throws StoreLost when it is not known to be. */
+  commit(): boolean;
   close(): void;
 }
 
@@ -27,8 +27,10 @@ export class StoreLost extends Error {
 }
 
 export interface Clock {
-  /** Milliseconds since 1970. */
+  /** Milliseconds since 1970, as the machine believes: it may jump. */
   now(): number;
+  /** Milliseconds since some moment, which pass whatever happens to `now`: for what lasts so long, or happens so often. */
+  elapsed(): number;
   /** Calls back once, after at least so many milliseconds; returns how to cancel it. */
   after(ms: number, callback: () => void): () => void;
 }

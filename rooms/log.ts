@@ -18,13 +18,21 @@ export const LOG_SCHEMA = [
      primary key (room, user, id)) strict, without rowid`,
 ];
 
+/** Every so many entries of a room one is marked, so that a page of a long log is found without walking all of it. */
+const MARK_EVERY = 256;
+
+export const LOG_MARKS = `create table log_mark (room text not null, seq integer not null, primary key (room, seq)) strict, without rowid;
+   alter table log_head add column unmarked integer not null default 0`;
+
 /** Where a room's chain ends: the last row's number and hash; `{seq: 0, hash: ""}` before the first. */
 export interface Head {
   readonly seq: number;
   readonly hash: string;
+  /** Entries since the last mark. */
+  readonly unmarked: number;
 }
 
-const NOTHING: Head = { seq: 0, hash: "" };
+const NOTHING: Head = { seq: 0, hash: "", unmarked: 0 };
 
 /** One thing worth keeping. `payload` is JSON text; `user` is an id; `id` is the sender's own, for deduplication. */
 export interface Entry {
@@ -36,9 +44,17 @@ export interface Entry {
   readonly id?: string;
 }
 
+/** An entry as it is read back. */
+export interface Kept extends Entry {
+  readonly cursor: string;
+}
+
+/** Where every log begins. */
+const START = "0";
+
 /** A cursor is opaque to clients: position and hash, so that a restored backup with other content does not match. */
-export function cursorOf(head: Head): string | null {
-  return head.seq === 0 ? null : `${head.seq.toString(36)}-${head.hash.slice(0, 16)}`;
+export function cursorOf({ seq, hash }: Pick<Head, "seq" | "hash">): string {
+  return seq === 0 ? START : `${seq.toString(36)}-${hash.slice(0, 16)}`;
 }
 
 /** The hash of a row covers the payload's digest, so that a payload can be attested without being shown. */
@@ -48,9 +64,20 @@ export function chainHash(sha256: Host["sha256"], room: string, entry: Entry, di
 
 const APPEND = "insert into log (seq, room, previous, at, user, topic, event, payload, dedupe, previous_hash, hash) values (?,?,?,?,?,?,?,?,?,?,?)";
 
+const PUT_HEAD = "insert into log_head (room, seq, hash, unmarked) values (?,?,?,?)" +
+  " on conflict (room) do update set seq = excluded.seq, hash = excluded.hash, unmarked = excluded.unmarked";
+
+/** From one entry back towards another: numbers and sizes only, newest first. */
+const WALK = `with recursive back (seq, previous, bytes, step) as (
+  select seq, previous, octet_length(payload), 1 from log where seq = ? and room = ?
+  union all
+  select log.seq, log.previous, octet_length(log.payload), step + 1 from back join log on log.seq = back.previous where back.previous > ? and step < ?
+) select seq, previous, bytes from back`;
+
 export class Log {
   readonly #host: Host;
   #next = 0;
+  #appended = 0;
   // Heads of rooms that wrote in this tick, and of living actors: a cache of the disk, replaced and never changed.
   readonly #heads = new Map<string, Head>();
   readonly #dirty = new Set<string>();
@@ -67,8 +94,8 @@ export class Log {
   head(room: string): Head {
     let head = this.#heads.get(room);
     if (!head) {
-      const row = this.#host.sql.run("select seq, hash from log_head where room = ?", [room], false)[0];
-      head = row ? { seq: Number(row.seq), hash: String(row.hash) } : NOTHING;
+      const row = this.#host.sql.run("select seq, hash, unmarked from log_head where room = ?", [room], false)[0];
+      head = row ? { seq: Number(row.seq), hash: String(row.hash), unmarked: Number(row.unmarked) } : NOTHING;
       this.#heads.set(room, head);
     }
     return head;
@@ -82,10 +109,13 @@ export class Log {
     const hash = chainHash(this.#host.sha256, room, entry, digest, head.hash);
     this.#write(APPEND, [seq, room, head.seq, entry.at, entry.user, entry.topic, entry.event, entry.payload, entry.id ?? null, head.hash, hash]);
     this.#next = seq + 1;
-    const next = { seq, hash };
+    this.#appended++;
+    const marked = head.unmarked + 1 === MARK_EVERY;
+    if (marked) this.#write("insert into log_mark (room, seq) values (?,?)", [room, seq]);
+    const next = { seq, hash, unmarked: marked ? 0 : head.unmarked + 1 };
     this.#heads.set(room, next);
     this.#dirty.add(room);
-    const cursor = cursorOf(next)!;
+    const cursor = cursorOf(next);
     if (entry.id !== undefined) {
       const values = [room, entry.user, entry.id, cursor, this.#contentDigest(entry)];
       this.#write("insert into log_dedupe (room, user, id, cursor, digest) values (?,?,?,?,?)", values);
@@ -119,14 +149,55 @@ export class Log {
     return this.#host.sha256(JSON.stringify([entry.topic, entry.event, entry.payload]));
   }
 
-  /** Before the commit: each room's head is written once per tick. */
-  writeHeads(): void {
+  /** The number of the entry that a cursor names, 0 for the start; undefined when this log has none such: it is foreign, or from another life of this one. */
+  positionOf(room: string, cursor: string): number | undefined {
+    if (cursor === START) return 0;
+    const match = /^([0-9a-z]{1,10})-([0-9a-f]{16})$/.exec(cursor);
+    const seq = match ? parseInt(match[1], 36) : 0;
+    const row = this.#host.sql.run("select hash from log where seq = ? and room = ?", [seq, room], false)[0];
+    return row && cursorOf({ seq, hash: String(row.hash) }) === cursor ? seq : undefined;
+  }
+
+  /** What a room's log has after `position`, oldest first; null when that is more than `most.entries` or `most.bytes`. */
+  since(room: string, position: number, most: { entries: number; bytes: number }): Kept[] | null {
+    const found = this.#walk(room, this.head(room).seq, position, most.entries + 1);
+    if (found.length > most.entries || found.reduce((sum, { bytes }) => sum + bytes, 0) > most.bytes) return null;
+    return this.#read(found);
+  }
+
+  /** The first entries after `position`, oldest first, of at most so many bytes; at least one if there is any. */
+  page(room: string, position: number, most: { entries: number; bytes: number }): Kept[] {
+    const offset = Math.ceil(most.entries / MARK_EVERY);
+    const mark = this.#host.sql.run("select seq from log_mark where room = ? and seq > ? order by seq limit 1 offset ?", [room, position, offset], false)[0];
+    const found = this.#walk(room, mark ? Number(mark.seq) : this.head(room).seq, position, Infinity);
+    let sum = 0;
+    return this.#read(found.slice(0, most.entries).filter(({ bytes }, index) => (sum += bytes) <= most.bytes || index === 0));
+  }
+
+  /** Oldest first, without `to`; at most so many steps back from `from`. */
+  #walk(room: string, from: number, to: number, steps: number): { seq: number; bytes: number }[] {
+    if (from <= to) return [];
+    const rows = this.#host.sql.run(WALK, [from, room, to, Math.min(steps, 2 ** 31)], false);
+    return rows.map((row) => ({ seq: Number(row.seq), bytes: Number(row.bytes) })).reverse();
+  }
+
+  #read(found: readonly { seq: number }[]): Kept[] {
+    if (found.length === 0) return [];
+    const list = JSON.stringify(found.map(({ seq }) => seq));
+    const rows = this.#host.sql.run("select * from log where seq in (select value from json_each(?)) order by seq", [list], false);
+    return rows.map((row) => ({ ...entryOf(row), cursor: cursorOf({ seq: Number(row.seq), hash: String(row.hash) }) }));
+  }
+
+  /** Before the commit: each room's head is written once per tick. Returns how many entries the tick has appended. */
+  writeHeads(): number {
+    const appended = this.#appended;
+    this.#appended = 0;
     for (const room of this.#dirty) {
-      const { seq, hash } = this.#heads.get(room)!;
-      const upsert = "insert into log_head (room, seq, hash) values (?,?,?) on conflict (room) do update set seq = excluded.seq, hash = excluded.hash";
-      this.#host.sql.run(upsert, [room, seq, hash], true);
+      const { seq, hash, unmarked } = this.#heads.get(room)!;
+      this.#host.sql.run(PUT_HEAD, [room, seq, hash, unmarked], true);
     }
     this.#dirty.clear();
+    return appended;
   }
 
   /** After a lost tick nothing remembered can be trusted. */
@@ -140,6 +211,17 @@ export class Log {
   forget(room: string): void {
     if (!this.#dirty.has(room)) this.#heads.delete(room);
   }
+}
+
+function entryOf(row: SqlRow): Entry {
+  return {
+    at: Number(row.at),
+    user: String(row.user),
+    topic: String(row.topic),
+    event: String(row.event),
+    payload: String(row.payload),
+    id: row.dedupe === null ? undefined : String(row.dedupe),
+  };
 }
 
 /** The first place where a chain does not hold. */
@@ -170,16 +252,9 @@ export function verifyLog(
     const broken = (why: string) => ({ rooms: ends.size, entries, broken: { room, seq, why } });
     if (row.previous !== end.seq) return broken(`it follows entry ${row.previous}, but the entry before it is ${end.seq}: one is missing or was put in`);
     if (row.previous_hash !== end.hash) return broken("it does not carry the hash of the entry before it");
-    const entry = {
-      at: Number(row.at),
-      user: String(row.user),
-      topic: String(row.topic),
-      event: String(row.event),
-      payload: String(row.payload),
-      id: row.dedupe === null ? undefined : String(row.dedupe),
-    };
+    const entry = entryOf(row);
     if (chainHash(sha256, room, entry, sha256(entry.payload), end.hash) !== row.hash) return broken("its content does not match its hash");
-    ends.set(room, { seq, hash: String(row.hash) });
+    ends.set(room, { seq, hash: String(row.hash), unmarked: 0 });
     if (seq !== last + 1) gap ||= last + 1;
     last = seq;
   }

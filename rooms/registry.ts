@@ -4,15 +4,18 @@
  */
 import type { Channel } from "../protocol/contract.ts";
 import { Refusal } from "../protocol/reason.ts";
-import { Actor, type Ground } from "./actor.ts";
+import { Actor } from "./actor.ts";
 import { Gate, RETRY_MS } from "./gate.ts";
 import type { Host, User } from "./host.ts";
 import type { Limits } from "./limits.ts";
+import type { Metrics } from "./metrics.ts";
 import type { Publication } from "./publication.ts";
+import type { Page } from "./reading.ts";
 import type { Room } from "./room.ts";
 import type { Effect, Item, Rooms } from "./seam.ts";
 import { RoomSql } from "./sql.ts";
 import { type Call, Storage } from "./storage.ts";
+import type { Ground } from "./turns.ts";
 
 /** How many idle actors are kept warm. */
 const WARM = 1000;
@@ -24,6 +27,7 @@ export interface RegistryOptions {
   readonly rooms: readonly Room[];
   readonly limits: Limits;
   readonly graceMs: number;
+  readonly metrics: Metrics;
 }
 
 interface Served {
@@ -50,11 +54,11 @@ export class Registry implements Rooms {
   #deliver: (effects: readonly Effect[]) => void = () => {};
   #flush: () => void = () => {};
 
-  constructor({ host, rooms, limits, graceMs }: RegistryOptions) {
+  constructor({ host, rooms, limits, graceMs, metrics }: RegistryOptions) {
     this.#host = host;
     this.#limits = limits;
     this.storage = new Storage(host, new Map(rooms.map((room) => [room.kind, room.migrations])));
-    this.gate = new Gate(host, this.storage, (effects) => this.#deliver(effects), () => this.#flush());
+    this.gate = new Gate(host, this.storage, (effects) => this.#deliver(effects), () => this.#flush(), metrics);
     for (const room of rooms) {
       this.#kinds.set(room.kind, { room, sql: new RoomSql(host.sql, `${room.kind}_`) });
       for (const { contract } of room.topics) this.#served.push({ room, contract });
@@ -65,11 +69,13 @@ export class Registry implements Rooms {
       gate: this.gate,
       limits,
       graceMs,
+      metrics,
       mayLogRefusal: (user) => this.#mayLogRefusal(user),
       carry: (calls) => this.#carry(calls),
       armTimers: () => this.#armTimers(),
-      rested: (actor) => this.#rested(actor),
+      rested: (actor) => this.#rested(this.#actors.get(actor.name)!),
     };
+    metrics.gauge("rooms", "Rooms that live in memory, idle ones among them.", () => this.#actors.size);
   }
 
   /** Connects the gateway: where effects go, and what is called once they all have. */
@@ -85,10 +91,10 @@ export class Registry implements Rooms {
   }
 
   // The first declared match wins. [53]
-  roomOf(topic: string, userId: string): string | undefined {
+  find(topic: string, userId: string): { room: string; contract: Channel } | undefined {
     for (const { room, contract } of this.#served) {
       const id = contract.idOf(topic);
-      if (id !== undefined) return `${room.kind}/${room.per === "user" ? userId : id}`;
+      if (id !== undefined) return { room: `${room.kind}/${room.per === "user" ? userId : id}`, contract };
     }
     return undefined;
   }
@@ -99,10 +105,19 @@ export class Registry implements Rooms {
 
   /** Publishes as a service: all or nothing. Resolves to the cursors once they are durable; rejects with a Refusal. */
   async publish(topic: string, user: User, publications: readonly Publication[]): Promise<string[]> {
-    const room = this.roomOf(topic, user.id);
-    if (room === undefined) throw new Refusal("unmatched topic");
+    const found = this.find(topic, user.id);
+    if (found === undefined) throw new Refusal("unmatched topic");
     return await new Promise((resolve, reject) => {
-      this.gate.post(() => void this.#actor(room)!.publish(topic, user, publications).then(resolve, reject));
+      this.gate.post(() => void this.#actor(found.room)!.publish(topic, user, publications).then(resolve, reject));
+    });
+  }
+
+  /** A page of a room's record, once nothing in it can still be lost. Rejects with a Refusal. */
+  async read(topic: string, user: User, after: string | null, limit: number): Promise<Page> {
+    const found = this.find(topic, user.id);
+    if (found === undefined) throw new Refusal("not_found");
+    return await new Promise((resolve, reject) => {
+      this.gate.post(() => void this.#actor(found.room)!.read(topic, user, after, limit).then(resolve, reject));
     });
   }
 

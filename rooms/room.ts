@@ -39,14 +39,18 @@ export interface RoomContext {
   after(ms: number, timer: string): void;
   /** Sends plain JSON to another room: kept in this turn, delivered at least once and in order, taken once. */
   call(room: string, message: unknown): void;
-  /** Where the room's log stood when this turn began: null before its first entry. */
-  cursor(): string | null;
+  /** Where the room's log stood when this turn began. */
+  cursor(): string;
+  /** Once this turn is kept, whoever waits to be admitted here is asked again. */
+  admitAgain(): void;
 }
 
 /** What a turn of one member has besides. */
 export interface Context<C extends Channel = Channel> extends RoomContext {
   readonly topic: string;
   readonly user: User;
+  /** In a join: whether what was missed will be replayed, so that the state need not be told. */
+  readonly recovered: boolean;
   /** Throws Refusal `forbidden` when the user's role has not that right. */
   require(right: Right): void;
   /** To every member of this topic; the sender hears it too, before his reply. [71, 72] */
@@ -76,7 +80,11 @@ export interface Behaviour<C extends Channel = Channel> {
    * channel says it; nothing is open by having been forgotten.
    */
   admit(ctx: Context<C>): void;
+  /** Whoever is refused `not_found` waits so many milliseconds for `ctx.admitAgain()`: what he asks for may be on its way. */
+  readonly patienceMs?: number;
   join(ctx: Context<C>, params: JoinParams<C>): JoinReply<C> | Later<Loose, JoinReply<C>>;
+  /** Whether this user may see that event of the past, today: asked for what he missed. Without it, whoever is admitted sees all. */
+  sees?(ctx: Context<C>, event: string, payload: Loose): boolean;
   /** The user's first session came, or his last one went and was not held. Nobody is asked: these are facts. */
   arrive?(ctx: Context<C>): void;
   depart?(ctx: Context<C>): void;

@@ -3,7 +3,7 @@
  * A gateway knows sockets, refs and serializers; a room knows members, events and bodies.
  */
 import type { Body, Encoded, Ref } from "../protocol/frame.ts";
-import type { EventKind } from "../protocol/contract.ts";
+import type { Channel, EventKind } from "../protocol/contract.ts";
 import type { User } from "./host.ts";
 
 /** To which room, from which join of which socket: a session is `gateway.socket.n`. */
@@ -43,17 +43,39 @@ export type Effect =
     readonly body: string;
   }
   | { readonly kind: "push"; readonly session: string; readonly event: string; readonly body: Body }
-  | { readonly kind: "broadcast"; readonly topic: string; readonly event: string; body: Body; readonly durability: EventKind; readonly except?: string }
+  /** `alias`: its second name. `key`: of a passing event, what a newer one takes the place of. */
+  | {
+    readonly kind: "broadcast";
+    readonly topic: string;
+    readonly event: string;
+    body: Body;
+    readonly durability: EventKind;
+    readonly except?: string;
+    readonly alias?: string;
+    readonly key?: string;
+  }
+  /** What the session missed, as it was told then; the same array for all that missed the same. */
+  | { readonly kind: "replay"; readonly session: string; readonly events: readonly { readonly event: string; readonly body: string }[] }
   /** The session is over; told with phx_close or phx_error, or not at all when its join was refused. */
   | { readonly kind: "end"; readonly session: string; readonly event: "phx_close" | "phx_error" | null; readonly body: string }
   /** From the gateway to itself: an answer that no room gives, in its place among theirs. */
-  | { readonly kind: "direct"; readonly socket: string; readonly frame: Encoded };
+  | { readonly kind: "direct"; readonly socket: string; readonly frame: Encoded; readonly status?: "ok" | "error" };
 
 /** The rooms, as a gateway sees them. A promise says that a join takes its time: the socket waits for it. [57] */
 export interface Rooms {
   inbox(item: Item): void | Promise<void>;
-  /** The name of the room that owns the topic for this user; undefined when no channel matches it. */
-  roomOf(topic: string, userId: string): string | undefined;
+  /** The room that owns the topic for this user, and the topic's contract; undefined when no channel matches it. */
+  find(topic: string, userId: string): { readonly room: string; readonly contract: Channel } | undefined;
+}
+
+/** A lasting event shows its cursor beside its own fields. */
+export function withCursor(payload: string, cursor: string): string {
+  return withFields(payload, { cursor });
+}
+
+/** JSON text of an object, with more fields at its end. */
+export function withFields(json: string, fields: Readonly<Record<string, unknown>>): string {
+  return `${json.slice(0, -1)}${json.length > 2 ? "," : ""}${encode(fields).slice(1)}`;
 }
 
 /** JSON text of what a room sends. Throws CannotEncode, so that it fails its turn and never the delivery. */

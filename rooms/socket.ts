@@ -1,6 +1,6 @@
 /** One client connection, as the gateway keeps it: who it is, what it has joined, how far behind it is. */
 import type { Encoded, Ref, Serializer } from "../protocol/frame.ts";
-import type { EventKind } from "../protocol/contract.ts";
+import type { Channel, EventKind } from "../protocol/contract.ts";
 import type { CloseCode } from "../protocol/reason.ts";
 import type { User } from "./host.ts";
 import type { Limits } from "./limits.ts";
@@ -35,6 +35,9 @@ export interface Session {
   readonly socket: Socket;
   readonly room: string;
   readonly topic: string;
+  readonly contract: Channel;
+  /** Whether it hears second names and `update`. */
+  readonly aliases: boolean;
   /** As the client gave it: phx_close and phx_error carry it, later messages are matched with it. [38, 52] */
   readonly join_ref: Ref;
   /** What pushes and replies carry: the join's ref where it had no join_ref. [52] */
@@ -50,14 +53,27 @@ export class Socket {
   /** The newest session of each topic, joined or on its way. */
   readonly topics = new Map<string, Session>();
   closed = false;
-  /** Frames that wait for a slow join or for the check of a token; null while nothing is waited for. [57] */
-  held: (() => void)[] | null = null;
+  /** While a slow join or the check of a token is waited for, or a flood is kept back, nothing is served. [57] */
+  waiting = false;
+  /** Whether it has its place among those that are served next. */
+  scheduled = false;
+  /** It was told that its token ends soon. */
+  warned = false;
   heardBytes = 0;
   heardAt: number;
+  /** Messages of the running minute, and `rate_limited` answers since it was last kept back. */
+  frames = 0;
+  framesSince: number;
+  refused = 0;
+  #inbound: (string | Uint8Array)[] = [];
+  #served = 0;
+  #full = false;
   #sessions = 0;
   #unsolicited = 0;
   #behind = 0;
   #tick = -1;
+  /** The newest of each passing event that it was too slow for. */
+  #late: Map<string, Packet> | null = null;
 
   constructor(
     readonly id: string,
@@ -69,7 +85,36 @@ export class Socket {
   ) {
     this.user = identity?.user ?? null;
     this.expires = identity?.expires ?? Infinity;
-    this.heardAt = openedAt;
+    this.heardAt = this.framesSince = openedAt;
+  }
+
+  /** A message has been read. Above a limit of such, reading pauses. */
+  take(data: string | Uint8Array): void {
+    this.#inbound.push(data);
+    if (this.#full || this.#inbound.length - this.#served < this.limits.frames_waiting) return;
+    this.#full = true;
+    this.wire.pause();
+  }
+  /** The next message to serve; undefined when there is none. */
+  next(): string | Uint8Array | undefined {
+    if (this.#served === this.#inbound.length) return undefined;
+    const data = this.#inbound[this.#served++];
+    if (this.#served === this.#inbound.length) {
+      this.#inbound.length = this.#served = 0;
+      if (this.#full) {
+        this.#full = false;
+        this.wire.resume();
+      }
+    }
+    return data;
+  }
+  /** Puts back what `next` gave. */
+  putBack(data: string | Uint8Array): void {
+    if (this.#served > 0) this.#inbound[--this.#served] = data;
+    else this.#inbound.unshift(data);
+  }
+  get hasNext(): boolean {
+    return this.#served < this.#inbound.length;
   }
 
   nextSession(): string {
@@ -82,7 +127,20 @@ export class Socket {
     this.#tick = tick;
     // Of what waits, no more than this can be unsolicited.
     this.#behind = this.#unsolicited = Math.min(this.wire.backlog, this.#unsolicited);
+    if (this.#late && this.#behind <= this.limits.passing_outbox_bytes) {
+      for (const packet of this.#late.values()) this.#send(packet);
+      this.#late = null;
+    }
     return true;
+  }
+
+  /** Whether it would now get what it was too slow for. */
+  get catchesUp(): boolean {
+    return this.#late !== null && this.wire.backlog <= this.limits.passing_outbox_bytes;
+  }
+  /** It has left a topic: nothing late of it may arrive. */
+  dropLate(): void {
+    this.#late = null;
   }
 
   /** Sends what it asked for: that does not count as waiting. */
@@ -91,19 +149,30 @@ export class Socket {
   }
 
   /**
-   * Sends what it did not ask for. Returns false when it is too far behind for something that must not be missed. What
-   * counts is what earlier ticks left behind: one tick's burst says nothing about the reader.
+   * Sends what it did not ask for. "late": a passing event that it is too slow for; the newest with its key arrives later.
+   * "lost": it is too far behind for something that must not be missed. What counts is what earlier ticks left behind: one
+   * tick's burst says nothing about the reader.
    */
-  tell(packet: Packet, durability: EventKind): boolean {
+  tell(packet: Packet, durability: EventKind, key?: string): "told" | "late" | "lost" {
     if (this.#behind > this.limits.passing_outbox_bytes) {
-      if (durability === "passing") return true;
-      if (this.#behind > this.limits.outbox_bytes) return false;
+      if (durability === "passing") {
+        if (key !== undefined && ((this.#late ??= new Map()).size < LATE || this.#late.has(key))) this.#late.set(key, packet);
+        return "late";
+      }
+      if (this.#behind > this.limits.outbox_bytes) return "lost";
     }
+    this.#send(packet);
+    return "told";
+  }
+
+  #send(packet: Packet): void {
     this.#unsolicited += packet.length;
     this.wire.send(packet);
-    return true;
   }
 }
 
-/** Makes packets; lent by the transport. */
-export type Pack = (frame: Encoded) => Packet;
+/** How many senders' newest passing events are kept for a reader that is too slow. */
+const LATE = 1000;
+
+/** Makes packets, of one frame or of several in a row; lent by the transport. */
+export type Pack = (frame: Encoded | readonly Encoded[]) => Packet;

@@ -1,6 +1,6 @@
 /** What rooms keep besides their own tables: migrations, the log, named timers, and the outbox of calls to other rooms. */
 import type { Host, SqlHost } from "./host.ts";
-import { Log, LOG_SCHEMA } from "./log.ts";
+import { Log, LOG_MARKS, LOG_SCHEMA } from "./log.ts";
 
 const CORE_SCHEMA = [
   ...LOG_SCHEMA,
@@ -8,6 +8,7 @@ const CORE_SCHEMA = [
    create index timer_due on timer (due);
    create table outbox (id integer primary key autoincrement, room text not null, target text not null, message text not null, failed text) strict;
    create table called (target text not null, room text not null, id integer not null, primary key (target, room)) strict, without rowid`,
+  LOG_MARKS,
 ];
 
 /** Brings one owner's tables to its last version. `migrations[n]` leads from version n to n + 1; none is ever changed. */
@@ -51,19 +52,19 @@ export class Storage {
     this.log = new Log(host);
   }
 
-  /** Commits what the tick wrote. False when it is lost, or not known to be kept. */
-  commit(): boolean {
+  /** Commits what the tick wrote, if anything; "lost" when it is not known to be kept. `entries`: of the log. */
+  commit(): { how: "kept" | "nothing" | "lost"; entries: number } {
+    let entries = 0;
     try {
-      this.log.writeHeads();
+      entries = this.log.writeHeads();
     } catch (error) {
       this.sql.lose(error);
     }
     try {
-      this.sql.commit();
-      return true;
+      return { how: this.sql.commit() ? "kept" : "nothing", entries };
     } catch (error) {
       this.lostBecause = error;
-      return false;
+      return { how: "lost", entries };
     }
   }
 

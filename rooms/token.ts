@@ -3,7 +3,7 @@ import { createLocalJWKSet, createRemoteJWKSet, errors, type JWTPayload, jwtVeri
 import { z } from "zod";
 import { isName } from "../protocol/frame.ts";
 import { Refusal } from "../protocol/reason.ts";
-import { Role } from "../protocol/channels/case.ts";
+import { Role } from "../protocol/channels/common.ts";
 import type { User } from "./host.ts";
 
 export type Right = "read" | "annotate" | "code" | "edit" | "upload" | "privilege" | "moderate" | "publish";

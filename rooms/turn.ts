@@ -6,7 +6,7 @@ import type { Host, Member, SqlRow, SqlValue, User } from "./host.ts";
 import { cursorOf, type Entry } from "./log.ts";
 import type { Context, SessionPresence } from "./room.ts";
 import type { Finished, Gated } from "./gate.ts";
-import { bodyOf, CannotEncode, type Effect, encode } from "./seam.ts";
+import { bodyOf, CannotEncode, type Effect, encode, withCursor } from "./seam.ts";
 import type { RoomSql } from "./sql.ts";
 import type { Call, Storage } from "./storage.ts";
 import type { TopicState } from "./topic.ts";
@@ -33,6 +33,11 @@ export class Turn implements Context, Finished, SessionPresence {
   #entries: { entry: Entry; effect: Broadcast }[] | null = null;
   calls: Call[] | null = null;
   timers = false;
+  /** Whether those who wait to be admitted are asked again. */
+  admits = false;
+  recovered = false;
+  /** Whether it tells something that can be told too often. */
+  paced = false;
   closing = false;
   /** The back end behind it, when it is no member's. */
   publisher: { readonly user: string; readonly topic: string } | null = null;
@@ -110,7 +115,9 @@ export class Turn implements Context, Finished, SessionPresence {
     if (!spec && !contract.loose) throw new TypeError(`Cannot broadcast ${event}: it is not in the contract of ${contract.topic}`);
     const durability: EventKind = spec?.kind ?? "exact";
     const body = bodyOf(payload);
-    const effect: Broadcast = { kind: "broadcast", topic, event, body, durability, except };
+    const key = spec?.per === "user" && this.member ? JSON.stringify([topic, event, this.member.user.id]) : undefined;
+    const effect: Broadcast = { kind: "broadcast", topic, event, body, durability, except, alias: spec?.alias, key };
+    if (key !== undefined) this.paced = true;
     this.effects.push(effect);
     if (durability !== "lasting") return;
     if (typeof body !== "string" || body[0] !== "{") throw new CannotEncode(`Cannot keep ${event}: its payload is no JSON object`);
@@ -139,8 +146,12 @@ export class Turn implements Context, Finished, SessionPresence {
     this.actor.wrote = true;
     (this.calls ??= []).push(this.actor.storage.addCall(this.actor.name, room, encode(message)));
   }
-  cursor(): string | null {
+  admitAgain(): void {
     this.#alive();
+    this.admits = true;
+  }
+  /** Where the room's log stood when this turn began. */
+  cursor(): string {
     return cursorOf(this.actor.storage.log.head(this.actor.name));
   }
 
@@ -217,6 +228,7 @@ export class Turn implements Context, Finished, SessionPresence {
     this.#entries = null;
     this.calls = null;
     this.timers = false;
+    this.admits = false;
     this.closing = false;
   }
 
@@ -231,9 +243,4 @@ export class Turn implements Context, Finished, SessionPresence {
     if (!this.member) throw new TypeError("Cannot speak of a member here: the turn has none");
     return this.member;
   }
-}
-
-/** A lasting event shows its cursor beside its own fields. */
-function withCursor(payload: string, cursor: string): string {
-  return `${payload.slice(0, -1)}${payload.length > 2 ? "," : ""}"cursor":${JSON.stringify(cursor)}}`;
 }

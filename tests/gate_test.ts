@@ -266,7 +266,7 @@ Deno.test("gate: facts happen later: a leave and a broken connection of a lost t
   for (const client of [a, b, c]) client.join("lab:1");
   for (const client of [a, b, c]) client.take();
   b.queue(["j1", "9", "lab:1", "phx_leave", {}]);
-  stage.gateway.closed(c.socket, true);
+  stage.gateway.closed(c.socket, 1006);
   queue(a, "do", "x");
   sql.failCommits = 3;
   stage.tick();

@@ -240,12 +240,12 @@ Deno.test("gateway: a silent socket is closed 1001 after 60 s; any byte from the
   stage.close();
 });
 
-Deno.test("gateway: drain flushes and closes every socket with 1012, without channel frames [50]", () => {
+Deno.test("gateway: drain flushes and closes every socket with 1012, without channel frames [50]", async () => {
   const stage = new Stage([labRoom]);
   const clients = [stage.client(someone("a")), stage.client(someone("b")), stage.client(null)];
   clients[0].join(TOPIC);
   clients[0].take();
-  stage.gateway.drain();
+  await stage.gateway.drain(0);
   stage.run();
   assertEquals(clients.map((client) => client.wire.code), [1012, 1012, 1012]);
   assertEquals([clients[0].take(), stage.gateway.size, stage.gateway.draining, [...stage.host.members.of("lab/1")]], [[], 0, true, []]);
@@ -271,10 +271,10 @@ Deno.test("gateway: a socket that is gone hears nothing more, and what it still 
   b.join(TOPIC);
   a.take();
   a.queue([null, "1", TOPIC, "do", { event: "told" }]);
-  stage.gateway.closed(a.socket, false);
+  stage.gateway.closed(a.socket, 1000);
   a.queue([null, "2", TOPIC, "do", { event: "told" }]);
   stage.run();
-  stage.gateway.closed(a.socket, false);
+  stage.gateway.closed(a.socket, 1000);
   stage.gateway.close(a.socket, 1001, "again");
   stage.run();
   assertEquals([a.take(), b.take(), a.wire.code], [[], [], null]);

@@ -1,7 +1,9 @@
 import { assert, assertEquals, assertLessOrEqual, assertRejects, assertThrows } from "@std/assert";
 import { channel } from "../protocol/contract.ts";
 import { Refusal } from "../protocol/reason.ts";
-import { Actor, type Ground } from "../rooms/actor.ts";
+import { Actor } from "../rooms/actor.ts";
+import { Metrics } from "../rooms/metrics.ts";
+import type { Ground } from "../rooms/turns.ts";
 import { Gate } from "../rooms/gate.ts";
 import { denoHost, MemoryMembers } from "../rooms/hosts/deno.ts";
 import { DenoSql } from "../rooms/hosts/deno_sql.ts";
@@ -22,7 +24,7 @@ Deno.test("registry: the first declared match wins, a room of users has one acto
     room("search/{user}", { migrations: [], topics: [topic("search:{*}")] }),
     room("late/{id}", { migrations: [], topics: [topic("document:{id}"), topic("exact")] }),
   ]);
-  const at = (name: string) => stage.registry.roomOf(name, "u1");
+  const at = (name: string) => stage.registry.find(name, "u1")?.room;
   assertEquals(["document:9", "ot:9", "search:x", "search:", "document:a:b", "exact"].map(at), [
     "document/9",
     "document/9",
@@ -406,7 +408,7 @@ class Bare {
   readonly #host = denoHost(":memory:", { clock: this.#clock, members: this.members, id: () => `id${++this.#ids}`, soon: () => {}, report: () => {} });
   readonly #storage = new Storage(this.#host, new Map([["lab", evictable.migrations]]));
   #effects: Effect[] = [];
-  readonly #gate = new Gate(this.#host, this.#storage, (effects) => void this.#effects.push(...effects), () => {});
+  readonly #gate = new Gate(this.#host, this.#storage, (effects) => void this.#effects.push(...effects), () => {}, new Metrics());
   readonly #sql = new RoomSql(this.#host.sql, "lab_");
   #actor: Actor | undefined;
 
@@ -415,6 +417,7 @@ class Bare {
   do(act: (actor: Actor) => unknown): unknown[] {
     if (this.evicting || !this.#actor) {
       const ground: Ground = {
+        metrics: new Metrics(),
         host: this.#host,
         storage: this.#storage,
         gate: this.#gate,

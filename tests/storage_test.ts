@@ -85,7 +85,7 @@ Deno.test("storage: a commit that fails says so and why; after recover the next 
   const { sql, storage } = open();
   storage.setTimer("r/1", "a", 1);
   sql.lose(new Error("because"));
-  assertEquals(storage.commit(), false);
+  assertEquals(storage.commit().how, "lost");
   assertEquals(String((storage.lostBecause as Error).cause), "Error: because");
   storage.recover();
   assertEquals(storage.nextTimer(), null);

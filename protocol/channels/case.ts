@@ -5,21 +5,10 @@
  */
 import { z } from "zod";
 import { channel, exact, lasting } from "../contract.ts";
+import { Activity, Count, Id, Meta, Time, UserRef } from "./common.ts";
 
-const Id = z.string().min(1).max(255);
-/** Back ends write times with and without an offset. */
-const Time = z.iso.datetime({ offset: true, local: true });
 const Status = z.enum(["pending", "processing", "completed", "failed", "archived"]);
-const Count = z.int().nonnegative();
-
-/** Shown to others, so bounded and free of markup, control and bidirectional characters. */
-const Shown = z.string().max(200).transform((text) => text.replace(/[\p{Cc}\p{Cs}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069<>]/gu, "").trim());
-
-export const Role = z.enum(["admin", "attorney", "paralegal", "client", "viewer", "service"]);
-
-export const UserRef = z.object({ id: Id, name: z.string(), role: Role });
-
-/** A document as the case lists it. */
+/** A document as a back end tells of it. */
 export const Document = z.looseObject({
   id: Id,
   case_id: Id.optional(),
@@ -38,6 +27,9 @@ export const Document = z.looseObject({
   author: z.string().max(255).optional(),
   date_created: z.string().max(64).optional(),
 });
+
+/** What a join is told of each document; the rest stands in its events. */
+export const Listed = Document.pick({ id: true, filename: true, title: true, content_type: true, status: true }).strip();
 
 const Entity = z.object({
   text: z.string(),
@@ -58,15 +50,12 @@ const Workflow = {
   status: z.string().max(64).optional(),
 };
 
-/** What a member may say of himself; what is left out stays as it was. */
-const Activity = z.object({ status: Shown.optional(), activity: Shown.optional(), location: Shown.optional() });
-
 export const caseChannel = channel({
   topic: "case:{caseId}",
   join: {
     payload: z.object({}),
-    /** `cursor`: where the case's log stands now, null while nothing has happened. `rights`: what this user may do. */
-    reply: z.object({ case_id: Id, cursor: z.string().nullable(), rights: z.array(z.string()) }),
+    /** `rights`: what this user may do. `documents`: the newest ones, newest first, unless what was missed is replayed. */
+    reply: z.object({ case_id: Id, rights: z.array(z.string()), documents: z.array(Listed).optional(), more_documents: z.boolean().optional() }),
   },
   pushes: {
     "presence:update": { payload: Activity },
@@ -91,5 +80,5 @@ export const caseChannel = channel({
     "user:joined": exact(z.object({ user: UserRef })),
     "user:left": exact(z.object({ user: UserRef })),
   },
-  presence: z.object({ name: z.string(), status: z.string(), activity: z.string(), location: z.string(), online_at: Time }),
+  presence: Meta,
 });

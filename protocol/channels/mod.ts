@@ -1,5 +1,6 @@
 /** Every channel that Caseroom speaks. A new kind adds a line. */
 import type { Channel } from "../contract.ts";
 import { caseChannel } from "./case.ts";
+import { collaborationChannel } from "./collaboration.ts";
 
-export const channels: readonly Channel[] = [caseChannel];
+export const channels: readonly Channel[] = [caseChannel, collaborationChannel];

@@ -1,5 +1,6 @@
 /** Every room that Caseroom runs. A new kind adds a line. */
 import type { Room } from "../room.ts";
 import { caseRoom } from "./case.ts";
+import { documentRoom } from "./document.ts";
 
-export const rooms: readonly Room[] = [caseRoom];
+export const rooms: readonly Room[] = [caseRoom, documentRoom];

@@ -1,10 +1,12 @@
 /** What one Deno process lends: an embedded SQLite file, its clock, random ids, members in memory. */
 import { hash, randomBytes } from "node:crypto";
 import type { Clock, Host, Member, MemberStore } from "../host.ts";
+import type { Metrics } from "../metrics.ts";
 import { DenoSql } from "./deno_sql.ts";
 
 export const systemClock: Clock = {
   now: () => Date.now(),
+  elapsed: () => performance.now(),
   after(ms, callback) {
     const timer = setTimeout(callback, ms);
     return () => clearTimeout(timer);
@@ -49,6 +51,8 @@ export class Journal {
   #second = 0;
   #count = 0;
   #dropped = 0;
+  /** How many lines were dropped in all. */
+  lost = 0;
   /** The last report, and when: the same one is told once a second. */
   #last = { key: "", second: 0 };
 
@@ -67,7 +71,7 @@ export class Journal {
     const causes = causesOf(error);
     const again = `${where} ${causes.join(" ")}`;
     if (again === key && now === second) {
-      this.#dropped++;
+      this.#drop();
       return;
     }
     this.#last = { key: again, second: now };
@@ -78,13 +82,18 @@ export class Journal {
     const second = Math.floor(Date.now() / 1000);
     if (second !== this.#second) [this.#second, this.#count] = [second, 0];
     if (++this.#count > LINES_PER_SECOND || this.#lines.length > WAITING_BYTES) {
-      this.#dropped++;
+      this.#drop();
       return;
     }
     const dropped = this.#dropped > 0 ? { dropped: this.#dropped } : {};
     this.#dropped = 0;
     this.#lines += JSON.stringify({ level, at: new Date().toISOString(), ...line, ...dropped }) + "\n";
     this.#timer ??= setTimeout(() => void this.flush(), 100);
+  }
+
+  #drop(): void {
+    this.#dropped++;
+    this.lost++;
   }
 
   /** Resolves when what was waiting is written, or cannot be. */
@@ -98,7 +107,7 @@ export class Journal {
     try {
       for (let at = 0; at < bytes.length;) at += await this.write(bytes.subarray(at));
     } catch {
-      this.#dropped++;
+      this.#drop();
     }
     this.#writing = false;
     if (this.#lines !== "") this.#timer ??= setTimeout(() => void this.flush(), 100);
@@ -114,6 +123,13 @@ function causesOf(error: unknown): string[] {
 
 /** This process's journal. */
 export const journal = new Journal();
+
+/** What the process itself takes. */
+export function measureProcess(metrics: Metrics): void {
+  metrics.gauge("resident_bytes", "Memory of the process.", () => Deno.memoryUsage().rss);
+  metrics.gauge("heap_used_bytes", "Of it, what JavaScript's heap holds.", () => Deno.memoryUsage().heapUsed);
+  metrics.gauge("log_lines_dropped", "Lines of the process's own log that found no room.", () => journal.lost);
+}
 
 /** Makes `DATA_DIR`, readable by its owner alone. Throws TypeError, naming the setting, when that cannot be. */
 export function makeDataDir(dataDir: string): void {

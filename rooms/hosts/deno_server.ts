@@ -31,7 +31,10 @@ export interface ServeOptions {
 export async function serve(app: App, gateway: Gateway, options: ServeOptions): Promise<Served> {
   // Other upgrades (h2c, which some HTTP clients always offer) are ordinary requests.
   const onlyWebSockets = { shouldUpgradeCallback: ({ headers }: IncomingMessage) => /^websocket$/i.test(headers.upgrade ?? "") };
-  const server: Server = createServer(onlyWebSockets, getRequestListener((request) => app.fetch(request, {})));
+  const server: Server = createServer(
+    onlyWebSockets,
+    getRequestListener((request, { incoming }) => app.fetch(request, { peer: incoming.socket.remoteAddress })),
+  );
   const doors = new Map<number, WebSocketServer>();
   const door = (maxPayload: number) => {
     let found = doors.get(maxPayload);
@@ -135,13 +138,10 @@ function attach(ws: WebSocket, raw: RawSocket, gateway: Gateway, opening: Openin
   const socket = gateway.open(new DenoWire(ws, raw), opening);
   // ws has checked that text is UTF-8.
   ws.on("message", (data, binary) => gateway.receive(socket, binary ? data as Uint8Array : data.toString()));
-  ws.on("close", (code) => gateway.closed(socket, !LEFT.has(code)));
+  ws.on("close", (code) => gateway.closed(socket, code));
   // ws has closed with the right code already; the event only says why.
   ws.on("error", ignore);
 }
-
-/** A client that closes by itself (or whose page does) has left; anything else was an accident. */
-const LEFT: ReadonlySet<number> = new Set([1000, 1001, 1005]);
 
 function ignore(): void {}
 

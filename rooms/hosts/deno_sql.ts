@@ -28,10 +28,10 @@ export class DenoSql implements SqlHost {
   /** The prefix of the tables that the statement being vetted may use. */
   #vetting: string | null = null;
 
-  /** `path` is a file, or `:memory:`. Readers of other processes (a backup, `deno task log`) may come at any time. */
-  constructor(path: string) {
+  /** `path` is a file, or `:memory:`. Readers of other processes (a backup, `deno task log`) may come at any time. "off" is for the test that must notice it. */
+  constructor(path: string, synchronous: "full" | "off" = "full") {
     this.#db = new DatabaseSync(path);
-    this.#db.exec("pragma busy_timeout = 250; pragma journal_mode = wal; pragma synchronous = full");
+    this.#db.exec(`pragma busy_timeout = 250; pragma journal_mode = wal; pragma synchronous = ${synchronous}`);
     (this.#db as unknown as Authorizing).setAuthorizer((action, first, second) =>
       this.#vetting === null || allowed(this.#vetting, action, first, second) ? OK : DENY
     );
@@ -125,16 +125,17 @@ export class DenoSql implements SqlHost {
     }
   }
 
-  commit(): void {
+  commit(): boolean {
     const lost = this.#lost;
     this.#lost = null;
     if (lost) {
       this.#abandon();
       throw new StoreLost("Cannot commit: the tick is lost", { cause: lost });
     }
-    if (!this.#db.isTransaction) return;
+    if (!this.#db.isTransaction) return false;
     try {
       this.#compile("commit").run();
+      return true;
     } catch (cause) {
       this.#abandon();
       throw new StoreLost("Cannot commit", { cause });

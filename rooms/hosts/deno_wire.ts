@@ -19,8 +19,13 @@ const SHORT = 1024;
 let slab = Buffer.allocUnsafeSlow(SLAB);
 let used = 0;
 
-/** An unmasked, unfragmented WebSocket message as bytes (RFC 6455 section 5.2). */
-export function packFrame(frame: Encoded): Uint8Array {
+/** Unmasked, unfragmented WebSocket messages as bytes (RFC 6455 section 5.2). */
+export function packFrame(frame: Encoded | readonly Encoded[]): Uint8Array {
+  if (Array.isArray(frame)) return Buffer.concat(frame.map(packAny));
+  return packOne(frame as Encoded);
+}
+
+function packOne(frame: Encoded): Uint8Array {
   return (typeof frame === "string" && frame.length <= SHORT ? packShort(frame) : null) ?? packAny(frame);
 }
 

@@ -3,13 +3,18 @@ import { Hono } from "hono";
 import type { Channel } from "../../protocol/contract.ts";
 import { Refusal } from "../../protocol/reason.ts";
 import type { Gateway } from "../gateway.ts";
+import type { Host } from "../host.ts";
 import type { Limits } from "../limits.ts";
+import type { Metrics } from "../metrics.ts";
 import type { Registry } from "../registry.ts";
 import type { Verify } from "../token.ts";
 import { answerRefusal } from "./answer.ts";
 import { health } from "./health.ts";
+import { metricsPage } from "./metrics.ts";
 import { publishing } from "./publishing.ts";
+import { record } from "./record.ts";
 import { connectByToken, type EndpointOptions, type HostBindings, upgrade } from "./upgrade.ts";
+import { users } from "./users.ts";
 
 export interface AppOptions {
   readonly registry: Registry;
@@ -19,6 +24,10 @@ export interface AppOptions {
   readonly channels: readonly Channel[];
   readonly allowedOrigins: readonly string[];
   readonly trustProxy: boolean;
+  readonly metrics: Metrics;
+  /** What others than this machine show to read the metrics; without it they cannot. */
+  readonly metricsToken?: string;
+  readonly sha256: Host["sha256"];
   report(error: unknown, where: string): void;
   note(event: string, fields: Record<string, unknown>): void;
   /** Endpoints beside `/socket`, by path: for conformance runs. */
@@ -37,6 +46,9 @@ export function makeApp(options: AppOptions): App {
     for (const suffix of ["", "/websocket", "/websocket/"]) app.all(path + suffix, open);
   }
   app.route("/", publishing(registry, verify, limits, () => gateway.draining));
+  app.route("/", record(registry, gateway, verify, limits));
+  app.route("/", users(gateway, verify, options.note));
+  app.route("/", metricsPage(options.metrics, options.metricsToken, options.sha256));
   app.route("/", health(gateway, options.channels));
   app.notFound((c) => c.json({ reason: "not_found", message: "there is no such page" }, 404));
   app.onError((error, c) => {

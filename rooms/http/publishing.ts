@@ -10,22 +10,7 @@ import type { Limits } from "../limits.ts";
 import type { Registry } from "../registry.ts";
 import { may, type Verify } from "../token.ts";
 import { answerRefusal } from "./answer.ts";
-
-/** The user of an `Authorization: Bearer` header. Throws Refusal. */
-export async function bearer(header: string | undefined, verify: Verify) {
-  const token = /^Bearer +(\S+)$/i.exec(header ?? "")?.[1];
-  if (!token) throw new Refusal("unauthenticated", { message: "send `Authorization: Bearer <token>`" });
-  return (await verify(token)).user;
-}
-
-/** Strictly decoded: a path that is no UTF-8 names no topic. */
-function topicOf(url: string): string | undefined {
-  try {
-    return decodeURIComponent(new URL(url).pathname.split("/")[3]);
-  } catch {
-    return undefined;
-  }
-}
+import { bearer, pathPart } from "./bearer.ts";
 
 /**
  * `{events: [{event, payload, id?}]}` → `{events: [{cursor}]}`, in the same order: validated by the topic's contract, all or
@@ -51,7 +36,7 @@ export function publishing(registry: Registry, verify: Verify, limits: Limits, d
   });
   app.post(path, tooLarge, async (c) => {
     const user = c.get("user");
-    const topic = topicOf(c.req.url);
+    const topic = pathPart(c.req.url, 3);
     if (!isName(topic) || byteLength(topic) > limits.topic_bytes) throw new Refusal("unmatched topic");
     // Whoever may not publish is not read; the room refuses him, and keeps it in its record.
     if (!may(user, "publish")) return c.json(await registry.publish(topic, user, []));

@@ -10,8 +10,9 @@ import type { Limits } from "../limits.ts";
 import type { Identity, Verify } from "../token.ts";
 import { mayOpen } from "./origin.ts";
 
-/** What a host lends to a request. `accept` is there when the request is an upgrade. */
+/** What a host lends to a request. `accept` is there when the request is an upgrade; `peer` is the address it comes from, if known. */
 export interface HostBindings {
+  readonly peer?: string;
   readonly accept?: (opening: Opening) => Response;
 }
 

@@ -8,6 +8,7 @@ import { type Clock, type Host, type SqlHost, type SqlRow, type SqlValue, StoreL
 import { denoHost, MemoryMembers } from "../../rooms/hosts/deno.ts";
 import { DenoSql } from "../../rooms/hosts/deno_sql.ts";
 import { DEFAULT_LIMITS, type Limits } from "../../rooms/limits.ts";
+import { Metrics } from "../../rooms/metrics.ts";
 import { Registry } from "../../rooms/registry.ts";
 import { behave, type Behaviour, type Room, room, type RoomDefinition } from "../../rooms/room.ts";
 import type { Packet, Socket, Wire } from "../../rooms/socket.ts";
@@ -17,10 +18,19 @@ import { Refusal } from "../../protocol/reason.ts";
 /** Time that moves only when told to. */
 export class CrankedClock implements Clock {
   time = Date.parse("2026-01-01T00:00:00Z");
+  /** How far the machine's idea of the time has jumped. */
+  #jumped = 0;
   #waiting: { at: number; callback: () => void }[] = [];
 
   now(): number {
+    return this.time + this.#jumped;
+  }
+  elapsed(): number {
     return this.time;
+  }
+  /** Somebody sets the machine's clock: no time passes. */
+  jump(ms: number): void {
+    this.#jumped += ms;
   }
   after(ms: number, callback: () => void): () => void {
     const entry = { at: this.time + ms, callback };
@@ -45,7 +55,7 @@ export class CrankedClock implements Clock {
 }
 
 interface MemoryPacket extends Packet {
-  readonly frame: Encoded;
+  readonly frames: readonly Encoded[];
 }
 
 /** What a client sees: frames parsed, and the code with which it was closed. */
@@ -66,7 +76,7 @@ export class MemoryWire implements Wire {
   }
   flush(): void {
     if (this.#queued.length > 0) this.writes++;
-    for (const { frame } of this.#queued) this.frames.push(typeof frame === "string" ? JSON.parse(frame) : frame);
+    for (const { frames } of this.#queued) this.frames.push(...frames.map((frame) => typeof frame === "string" ? JSON.parse(frame) : frame));
     this.#queued = [];
   }
   close(code: number): void {
@@ -119,7 +129,7 @@ export class StageClient {
   }
   /** The connection breaks (1006), or ends cleanly. */
   drop(clean = false): void {
-    this.stage.gateway.closed(this.socket, !clean);
+    this.stage.gateway.closed(this.socket, clean ? 1000 : 1006);
     this.stage.run();
   }
 }
@@ -134,6 +144,9 @@ export interface StageOptions {
 
 export class Stage {
   readonly clock = new CrankedClock();
+  readonly metrics = new Metrics();
+  /** The lines that an operator reads. */
+  readonly notes: ({ event: string } & Record<string, unknown>)[] = [];
   readonly host: Host;
   readonly registry: Registry;
   readonly gateway: Gateway;
@@ -155,13 +168,25 @@ export class Stage {
       report: (error, where) => void this.reported.push({ error, where }),
       ...options.host,
     });
-    this.registry = new Registry({ host: this.host, rooms, limits, graceMs: options.graceMs ?? 0 });
+    const { metrics } = this;
+    this.registry = new Registry({ host: this.host, rooms, limits, graceMs: options.graceMs ?? 0, metrics });
     const verify: Verify = options.verify ?? (() => Promise.reject(new Refusal("token_invalid")));
-    const pack = (frame: Encoded): MemoryPacket => {
+    const pack = (frame: Encoded | readonly Encoded[]): MemoryPacket => {
       this.packed++;
-      return { frame, length: frame.length };
+      const frames = typeof frame === "string" || frame instanceof Uint8Array ? [frame] : frame;
+      return { frames, length: frames.reduce((sum, { length }) => sum + length, 0) };
     };
-    this.gateway = new Gateway({ id: "g", host: this.host, rooms: this.registry, gate: this.registry.gate, limits, verify, pack });
+    this.gateway = new Gateway({
+      id: "g",
+      host: this.host,
+      rooms: this.registry,
+      gate: this.registry.gate,
+      limits,
+      metrics,
+      verify,
+      pack,
+      note: (event, fields) => void this.notes.push({ event, ...fields }),
+    });
     this.registry.connect((effects) => this.gateway.deliver(effects), () => this.gateway.flush());
     this.registry.start();
     this.gateway.start();
@@ -174,9 +199,9 @@ export class Stage {
   tick(): void {
     this.registry.gate.tick();
   }
-  /** A few ticks: what is queued, and what that queues. */
+  /** What is queued, and what that queues. */
   run(): void {
-    for (let tick = 0; tick < 5; tick++) this.tick();
+    for (let tick = 0; tick < 5 || (!this.registry.gate.quiet && tick < 1000); tick++) this.tick();
   }
   advance(ms: number): void {
     this.clock.advance(ms, () => this.run());
@@ -221,13 +246,13 @@ export class BreakableSql implements SqlHost {
     }
     return this.inner.run(statement, parameters, writes);
   }
-  commit(): void {
+  commit(): boolean {
     this.committing();
     if (this.failCommits > 0) {
       this.failCommits--;
       this.inner.lose(new Error("disk I/O error"));
     }
-    this.inner.commit();
+    return this.inner.commit();
   }
   vet(statement: string, prefix: string): void {
     this.inner.vet(statement, prefix);

@@ -1,0 +1,217 @@
+/**
+ * Effects out: from rooms to sockets. Each event is encoded once per serializer, queued on every socket that hears it, and
+ * flushed once per tick. Subscriptions change only by delivered effects.
+ */
+import { type Encoded, type Serializer, V1, V2 } from "../protocol/frame.ts";
+import type { EventKind } from "../protocol/contract.ts";
+import type { Clock } from "./host.ts";
+import type { Metrics } from "./metrics.ts";
+import { type Effect, encode } from "./seam.ts";
+import type { Pack, Packet, Session, Socket } from "./socket.ts";
+
+type Of<K extends Effect["kind"]> = Extract<Effect, { kind: K }>;
+
+/** An event as one version of the wire says it; null where it cannot. `more`: its second name and its `update`, for those who want them. */
+interface Said {
+  readonly packet: Packet | null;
+  readonly more: readonly Packet[] | null;
+}
+
+export interface DeliveryOptions {
+  readonly clock: Clock;
+  readonly pack: Pack;
+  readonly metrics: Metrics;
+  socketOf(id: string): Socket | undefined;
+  /** It cannot be told what it must not miss. */
+  tooSlow(socket: Socket): void;
+}
+
+export class Delivery {
+  readonly #sessions = new Map<string, Session>();
+  readonly #subscribers = new Map<string, Session[]>();
+  readonly #replays = new WeakMap<Of<"replay">["events"], Map<Serializer, Packet>>();
+  /** Sockets with something to flush. */
+  #unflushed: Socket[] = [];
+  #tick = 0;
+
+  constructor(private readonly options: DeliveryOptions) {}
+
+  get sessions(): number {
+    return this.#sessions.size;
+  }
+
+  /** A join is on its way: effects for it find its socket. */
+  expect(session: Session): void {
+    this.#sessions.set(session.id, session);
+  }
+
+  deliver(effects: readonly Effect[]): void {
+    for (const effect of effects) {
+      switch (effect.kind) {
+        case "broadcast":
+          this.#broadcast(effect);
+          break;
+        case "direct": {
+          const socket = this.options.socketOf(effect.socket);
+          if (socket) this.#answer(socket, effect.frame, effect.status);
+          break;
+        }
+        case "stray": {
+          const { session, topic, join_ref, ref, status, body } = effect;
+          const socket = this.options.socketOf(session.slice(0, session.lastIndexOf(".")));
+          if (socket) this.#answer(socket, socket.serializer.reply(join_ref, ref, topic, status, body), status);
+          break;
+        }
+        default: {
+          const session = this.#sessions.get(effect.session);
+          if (session) this.#one(session, effect);
+        }
+      }
+    }
+  }
+
+  #one(session: Session, effect: Exclude<Effect, { kind: "broadcast" | "direct" | "stray" }>): void {
+    const { socket, topic, join_ref, told_ref } = session;
+    const { serializer } = socket;
+    switch (effect.kind) {
+      case "joined":
+        this.options.metrics.counts.joins++;
+        this.#answer(socket, serializer.reply(join_ref, effect.ref, topic, "ok", effect.body), "ok");
+        return this.#subscribe(session);
+      case "reply": {
+        // A refused join, or the reply to a push of one that stands.
+        const at = session.place < 0 ? join_ref : told_ref;
+        return this.#answer(socket, serializer.reply(at, effect.ref, topic, effect.status, effect.body), effect.status);
+      }
+      case "push": {
+        const frame = serializer.push(told_ref, null, topic, effect.event, effect.body);
+        if (frame && this.options.clock.now() < socket.expires && !this.#tell(socket, this.options.pack(frame), "exact")) this.options.tooSlow(socket);
+        return;
+      }
+      case "replay":
+        if (this.options.clock.now() < socket.expires) this.#replay(session, effect.events);
+        return;
+      case "end": {
+        // phx_close and phx_error carry ref = join_ref. [76, 77]
+        const frame = effect.event && serializer.push(join_ref, join_ref, topic, effect.event, effect.body);
+        if (frame) this.#answer(socket, frame);
+        if (socket.topics.get(topic) === session) socket.topics.delete(topic);
+        return this.forget(session);
+      }
+    }
+  }
+
+  /** It asked for them, so that they do not count as waiting. Looks like what the others were told, and is made once for all who missed the same. */
+  #replay({ socket, topic }: Session, events: Of<"replay">["events"]): void {
+    const { serializer } = socket;
+    let packets = this.#replays.get(events);
+    if (!packets) this.#replays.set(events, packets = new Map());
+    let packet = packets.get(serializer);
+    if (!packet) packets.set(serializer, packet = this.options.pack(events.map(({ event, body }) => serializer.broadcast(topic, event, body)!)));
+    const { counts } = this.options.metrics;
+    counts.events_replayed += events.length;
+    counts.messages_sent += events.length;
+    this.#mark(socket);
+    socket.answer(packet);
+  }
+
+  #broadcast(effect: Of<"broadcast">): void {
+    const subscribers = this.#subscribers.get(effect.topic);
+    if (!subscribers) return;
+    const { durability, except, key } = effect;
+    const { counts } = this.options.metrics;
+    const now = this.options.clock.now();
+    let v1: Said | undefined, v2: Said | undefined;
+    let slow: Socket[] | null = null;
+    let told = 0;
+    for (const session of subscribers) {
+      const { socket } = session;
+      if (session.id === except) continue;
+      const { packet, more } = socket.serializer === V2 ? v2 ??= this.#say(V2, effect) : v1 ??= this.#say(V1, effect);
+      // `exp` is checked before every delivery, not only by a timer.
+      if (packet === null || now >= socket.expires || socket.closed) continue;
+      if (!this.#tell(socket, packet, durability, key)) (slow ??= []).push(socket);
+      told++;
+      if (more !== null && session.aliases) more.forEach((packet, index) => this.#tell(socket, packet, durability, key && `${index} ${key}`));
+    }
+    counts.broadcasts++;
+    counts.deliveries += told;
+    for (const socket of slow ?? []) this.options.tooSlow(socket);
+  }
+
+  #say(serializer: Serializer, { topic, event, body, durability, alias }: Of<"broadcast">): Said {
+    const say = (event: string, text: typeof body) => {
+      const frame = serializer.broadcast(topic, event, text);
+      return frame === null ? null : this.options.pack(frame);
+    };
+    const more: (Packet | null)[] = [];
+    if (alias !== undefined) more.push(say(alias, body));
+    // Every lasting event has its mirror, for those who listen to one event only. [B06, X21]
+    if (durability === "lasting") more.push(say("update", `{"event":${encode(event)},"payload":${body}}`));
+    return { packet: say(event, body), more: more.length === 0 ? null : more.filter((packet) => packet !== null) };
+  }
+
+  /** False when it is too slow for what it must not miss. */
+  #tell(socket: Socket, packet: Packet, durability: EventKind, key?: string): boolean {
+    this.#mark(socket);
+    const { counts } = this.options.metrics;
+    const how = socket.tell(packet, durability, key);
+    if (how === "told") counts.messages_sent++;
+    else if (how === "late") counts.passing_dropped++;
+    return how !== "lost";
+  }
+
+  #answer(socket: Socket, frame: Encoded, status?: "ok" | "error"): void {
+    const { counts } = this.options.metrics;
+    counts.messages_sent++;
+    if (status !== undefined) counts[status === "ok" ? "replies_ok" : "replies_error"]++;
+    this.#mark(socket);
+    socket.answer(this.options.pack(frame));
+  }
+
+  #mark(socket: Socket): void {
+    if (socket.begin(this.#tick)) this.#unflushed.push(socket);
+  }
+
+  /** Nothing new came for it, but it can be told what it was too slow for. */
+  catchUp(socket: Socket): void {
+    if (socket.catchesUp) this.#mark(socket);
+  }
+
+  /** Once per tick: one write for each socket that has something to hear. */
+  flush(): void {
+    const sockets = this.#unflushed;
+    this.#unflushed = [];
+    this.#tick++;
+    for (const socket of sockets) {
+      if (socket.closed) continue;
+      socket.wire.flush();
+      // Whoever does not read his answers is not asked for more; the idle limit ends it.
+      if (socket.wire.backlog > socket.limits.outbox_bytes) socket.wire.choke();
+    }
+  }
+
+  #subscribe(session: Session): void {
+    const subscribers = this.#subscribers.get(session.topic);
+    if (subscribers) session.place = subscribers.push(session) - 1;
+    else {
+      session.place = 0;
+      this.#subscribers.set(session.topic, [session]);
+    }
+  }
+
+  /** The session is over. */
+  forget(session: Session): void {
+    this.#sessions.delete(session.id);
+    session.socket.dropLate();
+    const subscribers = this.#subscribers.get(session.topic);
+    if (!subscribers || session.place < 0) return;
+    const last = subscribers.pop()!;
+    if (last !== session) {
+      subscribers[session.place] = last;
+      last.place = session.place;
+    }
+    session.place = -1;
+    if (subscribers.length === 0) this.#subscribers.delete(session.topic);
+  }
+}

@@ -1,0 +1,62 @@
+/** Passing events of one room, told at most so often per sender: the first at once, then the newest when its time has come. */
+import type { Clock } from "./host.ts";
+import type { Effect } from "./seam.ts";
+
+type Broadcast = Extract<Effect, { kind: "broadcast" }>;
+
+export class Pace {
+  /** By key: when it was told last, and what waits. Forgotten once its time is over. */
+  readonly #keys = new Map<string, { toldAt: number; waiting: Broadcast | null }>();
+  #armed = false;
+
+  /** `tell` gets what has come due. */
+  constructor(private readonly clock: Clock, private readonly intervalMs: number, private readonly tell: (effects: Broadcast[]) => void) {}
+
+  /** Whether it must wait: then it takes the place of what waited under its key. */
+  holds(effect: Broadcast): boolean {
+    if (effect.key === undefined) return false;
+    const now = this.clock.elapsed();
+    const known = this.#keys.get(effect.key);
+    if (known && now - known.toldAt < this.intervalMs) {
+      known.waiting = effect;
+      return true;
+    }
+    this.#keys.set(effect.key, { toldAt: now, waiting: null });
+    this.#arm(this.intervalMs);
+    return false;
+  }
+
+  /** The sender is gone: what he would have said is not said any more. */
+  drop(session: string): void {
+    for (const known of this.#keys.values()) if (known.waiting?.except === session) known.waiting = null;
+  }
+
+  #arm(ms: number): void {
+    if (this.#armed) return;
+    this.#armed = true;
+    this.clock.after(Math.ceil(ms), () => {
+      this.#armed = false;
+      this.#ring();
+    });
+  }
+
+  #ring(): void {
+    const now = this.clock.elapsed();
+    const due: Broadcast[] = [];
+    let next = Infinity;
+    for (const [key, known] of this.#keys) {
+      if (now - known.toldAt >= this.intervalMs) {
+        if (!known.waiting) {
+          this.#keys.delete(key);
+          continue;
+        }
+        due.push(known.waiting);
+        known.toldAt = now;
+        known.waiting = null;
+      }
+      next = Math.min(next, known.toldAt + this.intervalMs - now);
+    }
+    if (due.length > 0) this.tell(due);
+    if (next < Infinity) this.#arm(next);
+  }
+}

@@ -1,0 +1,174 @@
+/**
+ * The mechanism of turns: runs a handler so that its writes and effects stand together or vanish together, and hands it to
+ * the gate. What happens in a room stands in `actor.ts`.
+ */
+import type { Channel } from "../protocol/contract.ts";
+import type { Body } from "../protocol/frame.ts";
+import { Refusal } from "../protocol/reason.ts";
+import { type Gate, RETRY_MS } from "./gate.ts";
+import { type Host, type Member, StoreLost } from "./host.ts";
+import type { Limits } from "./limits.ts";
+import type { Metrics } from "./metrics.ts";
+import { Later } from "./room.ts";
+import { bodyOf, CannotEncode, type Effect, encode } from "./seam.ts";
+import { type Finish, Slow } from "./slow.ts";
+import type { RoomSql } from "./sql.ts";
+import type { Call, Storage } from "./storage.ts";
+import type { TopicState } from "./topic.ts";
+import { Turn, type TurnOwner } from "./turn.ts";
+
+/** What every room is given. */
+export interface Ground {
+  readonly host: Host;
+  readonly storage: Storage;
+  readonly gate: Gate;
+  readonly limits: Limits;
+  readonly graceMs: number;
+  readonly metrics: Metrics;
+  /** Whether a refusal of authority to this user may still be logged. */
+  mayLogRefusal(user: string): boolean;
+  /** After a commit: calls to carry, timers that were set. */
+  carry(calls: readonly Call[]): void;
+  armTimers(): void;
+  /** The room may have nobody left. */
+  rested(room: TurnOwner): void;
+}
+
+/** How a handler ended. `cursors` are those of the lasting events it queued. */
+export type Outcome =
+  | { readonly kind: "ok"; readonly value: unknown; readonly body: Body; readonly cursors: readonly string[] }
+  | { readonly kind: "refused"; readonly refusal: Refusal }
+  | { readonly kind: "crashed"; readonly error: unknown };
+
+export abstract class Turns implements TurnOwner {
+  readonly host: Host;
+  readonly storage: Storage;
+  wrote = false;
+  /** Work under way that must find this room again. */
+  protected busy = 0;
+  /** Who waits to be admitted. */
+  readonly #waiting = new Set<() => void>();
+
+  constructor(readonly name: string, readonly id: string, readonly kind: string, readonly roomSql: RoomSql, protected readonly ground: Ground) {
+    this.host = ground.host;
+    this.storage = ground.storage;
+  }
+
+  abstract topicOf(contract: Channel): string;
+  abstract settle(): void;
+  abstract recover(): void;
+  abstract rest(): void;
+
+  /** Runs a handler: its writes and effects stand together or vanish together. */
+  protected run(turn: Turn, handler: () => unknown): Outcome {
+    try {
+      let value: unknown;
+      const body = this.storage.sql.atomic(() => {
+        value = handler();
+        if (value instanceof Promise) refuseAsync(value);
+        return value instanceof Later ? "" : bodyOf(value === undefined ? {} : value);
+      });
+      return { kind: "ok", value, body, cursors: turn.seal() };
+    } catch (error) {
+      turn.vanish();
+      if (error instanceof Refusal) {
+        this.ground.metrics.refused(error.reason);
+        this.#logRefusal(turn, error);
+        return { kind: "refused", refusal: error };
+      }
+      if (error instanceof StoreLost) {
+        // The gate will answer: this tick cannot be kept.
+        this.wrote = true;
+        return { kind: "refused", refusal: new Refusal("unavailable") };
+      }
+      this.host.report(error, `a turn of ${this.kind}`);
+      if (error instanceof CannotEncode) return { kind: "refused", refusal: new Refusal("internal") };
+      return { kind: "crashed", error };
+    }
+  }
+
+  /** Refusals of authority stand in the room's chain, bounded per user; a room that nothing happened in stays unwritten. */
+  #logRefusal(turn: Turn, { reason, ofAuthority }: Refusal): void {
+    const { author } = turn;
+    if (!ofAuthority || !author || this.storage.log.head(this.name).seq === 0 || !this.ground.mayLogRefusal(author.user)) return;
+    const entry = { at: this.host.clock.now(), ...author, event: "refused", payload: encode({ reason }) };
+    this.write(() => this.storage.log.append(this.name, entry));
+  }
+
+  /** Writes beside a handler. When the tick is lost by it, the gate will say so to everybody concerned. */
+  protected write(body: () => void): void {
+    this.wrote = true;
+    try {
+      body();
+    } catch (error) {
+      if (!(error instanceof StoreLost)) throw error;
+    }
+  }
+
+  /** Sends effects that no handler is behind. */
+  protected tell(effects: readonly Effect[]): void {
+    this.ground.gate.finish({ actor: this, effects, undo: [] });
+  }
+
+  protected finish(turn: Turn): void {
+    const { calls, timers, admits, kept } = turn;
+    if (calls || timers || admits) {
+      turn.kept = () => {
+        kept?.();
+        if (calls) this.ground.carry(calls);
+        if (timers) this.ground.armTimers();
+        if (admits) { for (const wake of this.#waiting) wake(); }
+      };
+    }
+    this.ground.gate.finish(turn);
+  }
+
+  /** A turn that answers nobody. It stands or falls with the join or the end that it follows: they share the tick. */
+  protected fact(at: TopicState, member: Member, handler: (ctx: Turn) => void): void {
+    const turn = new Turn(this, at, member);
+    const outcome = this.run(turn, () => handler(turn));
+    if (outcome.kind === "refused") this.host.report(outcome.refusal, `a fact of ${this.kind}`);
+    this.finish(turn);
+  }
+
+  /** Tries a fact again that met a lost tick. */
+  protected again(fact: () => void): readonly Effect[] {
+    this.busy++;
+    this.host.clock.after(RETRY_MS, () =>
+      this.ground.gate.post(() => {
+        this.busy--;
+        this.ground.gate.touch(this);
+        fact();
+      }));
+    return [];
+  }
+
+  protected slow(later: Later, deal: (finish: Finish) => void): Slow {
+    const { clock } = this.host;
+    const { gate, limits } = this.ground;
+    this.busy++;
+    return new Slow(later, { clock, gate, limitMs: limits.later_ms }, (finish) => {
+      this.busy--;
+      gate.touch(this);
+      deal(finish);
+    });
+  }
+
+  /** Resolves when a turn that called `admitAgain` has been kept, after `ms`, or when the signal says so. */
+  protected admittedAgain(ms: number, signal: AbortSignal): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.add(resolve);
+    const cancel = this.host.clock.after(ms, resolve);
+    signal.addEventListener("abort", () => resolve(), { once: true });
+    return promise.finally(() => {
+      cancel();
+      this.#waiting.delete(resolve);
+    });
+  }
+}
+
+/** What an async handler throws later would be an unhandled rejection, and its ok reply a lie. */
+function refuseAsync(promise: Promise<unknown>): never {
+  promise.catch(() => {});
+  throw new TypeError("Cannot wait for a handler: handlers are synchronous, slow work is a Later");
+}
