@@ -1,6 +1,6 @@
 /** Contracts as an AsyncAPI 3 page: what a client may send and what it hears, with JSON Schemas. */
 import { z } from "zod";
-import { type Channel, CommonJoin } from "./contract.ts";
+import { Batch, BatchReply, type Channel, CommonJoin, CommonReply, Sealed } from "./contract.ts";
 
 type Json = Record<string, unknown>;
 
@@ -25,10 +25,10 @@ const PRESENCES: Json = {
   },
 };
 
-/** A channel's own parameters and those that every join takes. */
-function joinSchema(payload: z.ZodType): Json {
-  const [own, common] = [schema(payload), schema(CommonJoin)];
-  return { ...own, properties: { ...common.properties as Json, ...own.properties as Json } };
+/** A channel's own fields and those that all channels have. */
+function merged(own: Json, common: Json): Json {
+  const required = [...(own.required as string[] ?? []), ...(common.required as string[] ?? [])];
+  return { ...own, properties: { ...common.properties as Json, ...own.properties as Json }, ...(required.length > 0 && { required }) };
 }
 
 /** A name as a JSON pointer and an AsyncAPI key allow it. */
@@ -55,10 +55,11 @@ export function asyncapi(channels: readonly Channel[]): Json {
       };
     };
     // AsyncAPI speaks from the server's side: it receives pushes and sends events.
-    const join = add("phx_join", "phx_join", joinSchema(channel.join.payload));
-    operate("receive", "phx_join", join, add("phx_join.reply", "phx_reply", schema(channel.join.reply)));
+    const join = add("phx_join", "phx_join", merged(schema(channel.join.payload), schema(CommonJoin)));
+    const state = schema(channel.join.reply);
+    operate("receive", "phx_join", join, add("phx_join.reply", "phx_reply", channel.keeps ? merged(state, schema(CommonReply)) : state));
     for (const [event, spec] of Object.entries(channel.pushes)) {
-      const push = add(event, event, schema(spec.payload));
+      const push = add(event, event, spec.encrypted ? { anyOf: [schema(spec.payload), schema(Sealed)] } : schema(spec.payload));
       operate(
         "receive",
         event,
@@ -66,10 +67,15 @@ export function asyncapi(channels: readonly Channel[]): Json {
         spec.silent ? undefined : add(`${event}.reply`, "phx_reply", spec.reply ? schema(spec.reply) : { type: "object" }),
       );
     }
+    operate("receive", "batch", add("batch", "batch", schema(Batch)), add("batch.reply", "phx_reply", schema(BatchReply)));
     for (const [event, spec] of Object.entries(channel.events)) {
-      const durable = { "x-durability": spec.kind, ...(spec.published && { "x-published": true }) };
+      const durable = { "x-durability": spec.kind, ...(spec.published && { "x-published": true }), ...(spec.alias && { "x-alias": spec.alias }) };
       const payload = schema(spec.payload);
       operate("send", event, add(`${event}.event`, event, spec.kind === "lasting" ? withCursor(payload) : payload, durable));
+    }
+    if (channel.keeps) {
+      const mirror = { type: "object", properties: { event: { type: "string" }, payload: { type: "object" } }, required: ["event", "payload"] };
+      operate("send", "update", add("update", "update", mirror, { summary: "the mirror of every lasting event, unless the join said `aliases: false`" }));
     }
     if (channel.presence) {
       const diff = { type: "object", properties: { joins: PRESENCES, leaves: PRESENCES }, required: ["joins", "leaves"] };

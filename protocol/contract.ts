@@ -86,7 +86,7 @@ export const passing = <P extends z.ZodType>(payload: P, options: { per?: "user"
  * Join parameters that every channel takes besides its own. `user_id` is never trusted, only compared. `since`: the last
  * cursor that the client has seen: what came after it is replayed. `aliases: false`: no second names and no `update`.
  */
-export const CommonJoin = z.object({ user_id: z.string().max(255).nullish(), since: z.string().max(255).nullish(), aliases: z.boolean().optional() });
+export const CommonJoin = z.object({ user_id: z.string().max(255).optional(), since: z.string().max(255).nullish(), aliases: z.boolean().optional() });
 
 /**
  * What the join reply of every channel with lasting events says besides. `cursor`: where the log stands. `recovered`: true

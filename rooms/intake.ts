@@ -21,7 +21,7 @@ export function takeJoin(contract: Channel, said: Said & { readonly user: User }
   checkObject(said.payload);
   const common = check(CommonJoin, said.payload);
   // The token alone says who somebody is.
-  if (common.user_id !== undefined && common.user_id !== null && common.user_id !== said.user.id) throw new Refusal("user_mismatch");
+  if (common.user_id !== undefined && common.user_id !== said.user.id) throw new Refusal("user_mismatch");
   return { common, own: takePayload(contract.join.payload, said.payload) };
 }
 

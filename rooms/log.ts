@@ -271,3 +271,16 @@ export function verifyLog(
   if (gap) return { rooms, entries, broken: { room: "a room that is gone", seq: gap, why: "the entry is missing, and the room's head with it" } };
   return { rooms, entries, broken: null };
 }
+
+/** The first of the ends that were kept elsewhere which the log has not, or not any more. Throws TypeError when that is no list of ends. */
+export function missingHead(kept: readonly unknown[], find: (seq: number) => SqlRow | undefined): Broken | null {
+  for (const line of kept) {
+    const { room, seq, hash } = line as { room: unknown; seq: unknown; hash: unknown };
+    if (typeof room !== "string" || !Number.isInteger(seq) || typeof hash !== "string") throw new TypeError("a line of the file is no end of a chain");
+    const row = find(Number(seq));
+    if (!row || row.room !== room || row.hash !== hash) {
+      return { room, seq: Number(seq), why: "the chain ended here once, with another hash: it was rewritten" };
+    }
+  }
+  return null;
+}

@@ -152,6 +152,7 @@ export class Turn implements Context, Finished, SessionPresence {
   }
   /** Where the room's log stood when this turn began. */
   cursor(): string {
+    this.#alive();
     return cursorOf(this.actor.storage.log.head(this.actor.name));
   }
 

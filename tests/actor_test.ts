@@ -613,7 +613,7 @@ Deno.test("actor: a slow join holds up its own socket, in order, and nobody else
   await stage.settle();
   const heard = a.take();
   assertEquals(heard.filter((frame) => frame[3] === "phx_reply").map((frame) => frame[1]), ["1", "2", "3", "4"]);
-  assertEquals(heard[0][4], { status: "ok", response: { n: 1 } });
+  assertEquals(heard[0][4], { status: "ok", response: { n: 1, cursor: "0", recovered: false } });
   assertEquals(a.wire.paused, false);
   stage.close();
 });

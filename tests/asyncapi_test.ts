@@ -62,9 +62,11 @@ Deno.test("asyncapi: the server receives pushes and sends events; a silent push 
     ["thing_receive_do.it", "receive", true],
     ["thing_receive_hush", "receive", false],
     ["thing_receive_plain", "receive", true],
+    ["thing_receive_batch", "receive", true],
     ["thing_send_thing.made", "send", false],
     ["thing_send_thing.moved", "send", false],
     ["thing_send_thing.seen", "send", false],
+    ["thing_send_update", "send", false],
   ]);
   assertEquals(page.channels.thing.parameters, { thingId: { description: "the id after the first colon, verbatim" } });
 });

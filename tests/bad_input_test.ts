@@ -887,7 +887,7 @@ against("sockets that authenticate late, twice, or as somebody else", [
   }],
   ["a push after the exp closes 4001 at once, before the sweep comes by", async (at) => {
     const topic = freshTopic();
-    const exp = inSeconds(1) * 1000;
+    const exp = inSeconds(2) * 1000;
     const client = await at.member(topic, at.fresh());
     const token = await signed({ sub: "short", exp: exp / 1000 });
     const short = await at.connect(null);

@@ -44,9 +44,23 @@ const published = (stage: Stage, events: { event: string; payload: unknown; id?:
 Deno.test("case: the join's reply says where the log stands and what one may do [C01]", async () => {
   const stage = new Stage(rooms);
   const join = (role: "attorney" | "viewer" | "client") => stage.client(someone(role, role)).join(TOPIC).heard[0][4].response;
-  assertEquals(join("viewer"), { case_id: "case_1", cursor: null, rights: ["read"] });
+  assertEquals(join("viewer"), {
+    case_id: "case_1",
+    rights: ["read"],
+    documents: [],
+    more_documents: false,
+    cursor: "0",
+    recovered: false,
+  });
   const [cursor] = await published(stage, [{ event: "document:uploaded", payload: { document: { id: "d1" } } }]);
-  assertEquals(join("client"), { case_id: "case_1", cursor, rights: ["read", "annotate"] });
+  assertEquals(join("client"), {
+    case_id: "case_1",
+    rights: ["read", "annotate"],
+    documents: [{ id: "d1" }],
+    more_documents: false,
+    cursor,
+    recovered: false,
+  });
   assertEquals(join("attorney").rights, ["read", "annotate", "code", "edit", "upload", "privilege", "moderate"]);
   stage.close();
 });

@@ -117,7 +117,7 @@ Deno.test("gate: a failing commit answers unavailable to the room that wrote, it
   assertEquals(a.take(), [["j1", "x", "lab:1", "phx_reply", UNAVAILABLE], [null, "beat", "phoenix", "phx_reply", { status: "ok", response: {} }]]);
   const heard = b.take();
   assertEquals(heard.map((frame) => [frame[1], frame[4]]), ["before", "after", "refused"].map((ref) => [ref, UNAVAILABLE]));
-  assertEquals(c.take(), [["j1", "other", "lab:2", "phx_reply", { status: "ok", response: { n: 0, cursor: null } }]]);
+  assertEquals(c.take(), [["j1", "other", "lab:2", "phx_reply", { status: "ok", response: { n: 0, cursor: "0" } }]]);
   assertEquals(stage.reported.length, 1);
   assertEquals([ids(), state()], [[], before]);
   // The next tick works, and says it all.
@@ -154,7 +154,7 @@ for (
     sql.failing = null;
     assertEquals(a.take().map((frame) => frame[4]), [UNAVAILABLE]);
     assertEquals(b.take().filter((frame) => frame[1] === "early").map((frame) => frame[4]), [UNAVAILABLE]);
-    assertEquals(reply(c.take(), "reader"), { status: "ok", response: { n: 0, cursor: null } });
+    assertEquals(reply(c.take(), "reader"), { status: "ok", response: { n: 0, cursor: "0" } });
     assertEquals([ids(), ids("2"), state()], [["kept"], [], before]);
     queue(a, "do", "y");
     stage.run();
@@ -318,7 +318,7 @@ Deno.test("gate: ctx.close() in a lost tick does not happen: the push is unavail
   assertEquals(a.take().map((frame) => frame[4]), [UNAVAILABLE]);
   queue(a, "also", "y");
   stage.run();
-  assertEquals(reply(a.take(), "y"), { status: "ok", response: { n: 0, cursor: null } });
+  assertEquals(reply(a.take(), "y"), { status: "ok", response: { n: 0, cursor: "0" } });
   stage.close();
 });
 
@@ -429,6 +429,8 @@ for (const seed of [1, 2, 3, 4, Date.now() % 100_000]) {
     const rooms = ["1", "2", "3"];
     const clients = rooms.flatMap((room) => [{ room, client: open("a", room) }, { room, client: open("b", room) }]);
     for (const { client } of clients) client.take();
+    const acknowledged = new Map<string, string[]>(rooms.map((room) => [room, []]));
+    /** As it was heard. */
     const kept = new Map<string, string[]>(rooms.map((room) => [room, []]));
     let count = 0;
     for (let tick = 0; tick < 300; tick++) {
@@ -450,13 +452,22 @@ for (const seed of [1, 2, 3, 4, Date.now() % 100_000]) {
       for (const { room, client, ref, writes } of asked) {
         const answer = reply(heard.get(client)!, ref) as { status: string };
         assert(answer, `no answer to ${ref}`);
-        if (writes && answer.status === "ok") kept.get(room)!.push(ref);
+        if (writes && answer.status === "ok") acknowledged.get(room)!.push(ref);
       }
-      for (const { room, client } of clients) {
-        const told = heard.get(client)!.filter((frame) => frame[3] === "kept").map((frame) => frame[4].id);
-        assertEquals(told, asked.filter((one) => one.room === room && one.writes && kept.get(room)!.includes(one.ref)).map(({ ref }) => ref));
+      for (const room of rooms) {
+        const [told, other] = clients.filter((one) => one.room === room).map(({ client }) =>
+          heard.get(client)!.filter((frame) => frame[3] === "kept").map((frame) => frame[4].id)
+        );
+        // One order for all members, and each sender's own order within it.
+        assertEquals(told, other);
+        for (const { client } of clients) {
+          const own = asked.filter((one) => one.room === room && one.client === client && acknowledged.get(room)!.includes(one.ref)).map(({ ref }) => ref);
+          assertEquals(told.filter((ref) => own.includes(ref)), own);
+        }
+        kept.get(room)!.push(...told);
       }
     }
+    for (const room of rooms) assertEquals(kept.get(room)!.toSorted(), acknowledged.get(room)!.toSorted());
     for (const room of rooms) {
       assertEquals(ids(room), kept.get(room)!.toSorted());
       const logged = sql.run("select payload from log where room = ? order by seq", [`lab/${room}`], false).map((row) => JSON.parse(String(row.payload)).id);

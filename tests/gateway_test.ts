@@ -115,7 +115,7 @@ Deno.test("gateway: V1 and V2 sockets share a topic, each hears its own form; by
   assertEquals(old.send({ topic: TOPIC, event: "phx_join", payload: {}, ref: "1", join_ref: "1" })[0], {
     topic: TOPIC,
     event: "phx_reply",
-    payload: { status: "ok", response: {} },
+    payload: { status: "ok", response: { cursor: "0", recovered: false } },
     ref: "1",
     join_ref: "1",
   });

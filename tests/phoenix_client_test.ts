@@ -422,6 +422,7 @@ Deno.test("a V1 client of one's own: five keys, null refs in broadcasts, one cas
   const [cursor] = await scene.publish(topic, processed("doc_1"));
   const event = { topic, event: "document:processed", payload: { ...processed("doc_1").payload, cursor }, ref: null, join_ref: null };
   assertEquals(await next(), event);
+  assertEquals(await next(), { ...event, event: "update", payload: { event: event.event, payload: event.payload } });
   assertEquals(await alice.diary.until("document:processed"), [event.payload]);
 
   old.send({ topic: "phoenix", event: "heartbeat", payload: {}, ref: "2" });

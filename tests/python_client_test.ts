@@ -171,7 +171,7 @@ pythonTest("python: the page's classes work beside a phoenix 1.8 client: one ord
   await using python = await pageClient(server, someone("snake"), 0.05);
   // ref "2", join_ref "1": they differ. [W20, L05]
   const { response, ...joined } = await python.ask({ do: "join", topic: "case:case_1", params: { user_id: "snake" } });
-  assertEquals([joined.status, response.case_id, response.cursor], ["ok", "case_1", null]);
+  assertEquals([joined.status, response.case_id, response.cursor], ["ok", "case_1", "0"]);
 
   const state = await python.hear(({ event }) => event === "presence_state");
   assertEquals(Object.keys(state.payload).toSorted(), ["alice", "snake"]);

@@ -90,6 +90,6 @@ Deno.test("storage: a commit that fails says so and why; after recover the next 
   storage.recover();
   assertEquals(storage.nextTimer(), null);
   storage.setTimer("r/1", "b", 2);
-  assertEquals([storage.commit(), storage.nextTimer()], [true, 2]);
+  assertEquals([storage.commit().how, storage.nextTimer()], ["kept", 2]);
   sql.close();
 });
