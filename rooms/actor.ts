@@ -97,7 +97,7 @@ export class Actor extends Turns {
 
   rest(): void {
     for (const [topic, at] of this.#topics) if (at.empty) this.#topics.delete(topic);
-    if (this.idle) this.ground.rested(this);
+    if (this.idle) this.ground.rested(this.name);
   }
 
   // What gateways send.

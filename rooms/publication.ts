@@ -1,5 +1,6 @@
 /** What a back end publishes to a room: checked by the contract, each id applied once, all of a request or nothing. */
 import { check, type EventSpec, own } from "../protocol/contract.ts";
+import { cleanFields } from "../protocol/html.ts";
 import { Refusal } from "../protocol/reason.ts";
 import { checkPayload, type Limits } from "./limits.ts";
 import type { Log } from "./log.ts";
@@ -33,6 +34,7 @@ export function publish(
     if (!spec?.published) throw new Refusal("unknown_event", { message: `events.${index}: ${contract.topic} takes no such event from a back end` });
     const payload = at(`events.${index}.payload`, () => {
       checkPayload(raw, limits);
+      if (typeof raw === "object" && raw !== null) cleanFields(raw);
       return check(spec.payload, raw);
     });
     const entry = { at: turn.now(), user, topic: turn.actor.topicOf(contract), event, payload: encode(payload), id };

@@ -73,7 +73,7 @@ export class Registry implements Rooms {
       mayLogRefusal: (user) => this.#mayLogRefusal(user),
       carry: (calls) => this.#carry(calls),
       armTimers: () => this.#armTimers(),
-      rested: (actor) => this.#rested(this.#actors.get(actor.name)!),
+      rested: (room) => this.#rested(this.#actors.get(room)!),
     };
     metrics.gauge("rooms", "Rooms that live in memory, idle ones among them.", () => this.#actors.size);
   }

@@ -69,6 +69,10 @@ const ASYMMETRIC = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256
 /** Seconds by which another machine's clock may differ. */
 const TOLERANCE = 5;
 
+/** After a fetch, keys that are not known are asked for again this much later; known ones are trusted no longer than that. In milliseconds. */
+const REFETCH_MS = 5_000;
+const REFRESH_MS = 300_000;
+
 export type Verify = (token: string) => Promise<Identity>;
 
 /** Makes the check of tokens. It throws Refusal `token_invalid`, `token_expired` or `unavailable`, and never repeats the token. */
@@ -101,7 +105,7 @@ class KeysUnavailable extends Error {
 
 function keySet({ jwks, jwksUrl }: TokenConfig): JWTVerifyGetKey {
   if (jwks) return createLocalJWKSet(jwks as Parameters<typeof createLocalJWKSet>[0]);
-  const remote = createRemoteJWKSet(jwksUrl!);
+  const remote = createRemoteJWKSet(jwksUrl!, { cooldownDuration: REFETCH_MS, cacheMaxAge: REFRESH_MS });
   return async (header, token) => {
     try {
       return await remote(header, token);

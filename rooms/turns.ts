@@ -31,7 +31,7 @@ export interface Ground {
   carry(calls: readonly Call[]): void;
   armTimers(): void;
   /** The room may have nobody left. */
-  rested(room: TurnOwner): void;
+  rested(room: string): void;
 }
 
 /** How a handler ended. `cursors` are those of the lasting events it queued. */

@@ -147,6 +147,18 @@ snippetTest("Node", "/usr/bin/curl", async ({ cwd, env, printed, publishUntil })
   await publishUntil(outputOf("node", ["join.mjs"], { cwd, env }, heard));
 });
 
+snippetTest("recovery", "/usr/bin/curl", async ({ cwd, env, printed, publishUntil }) => {
+  await installPhoenix(cwd);
+  Deno.writeTextFileSync(`${cwd}/recover.mjs`, printed("js", "since"));
+  await publishUntil(outputOf("node", ["recover.mjs"], { cwd, env }, [/starting at \S+ with \d+ documents/, /document:uploaded [0-9a-z]+-[0-9a-f]+/]));
+});
+
+snippetTest("record", "/usr/bin/curl", async ({ env, printed, publishUntil }) => {
+  await publishUntil(Promise.resolve());
+  const entry = /"events":\[\{"cursor":"[^"]+","at":"[^"]+","user":"backend","event":"document:uploaded","payload":\{"document":/;
+  await outputOf("bash", ["-c", printed("sh", "/log?limit")], { env }, [entry, /"next":(?:null|"[^"]+")\}/]);
+});
+
 snippetTest("browser", "/usr/bin/chromium", async ({ cwd, env, printed, publishUntil }) => {
   await installPhoenix(cwd);
   Deno.copyFileSync(`${cwd}/node_modules/phoenix/priv/static/phoenix.mjs`, `${cwd}/phoenix.mjs`);
