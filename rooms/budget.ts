@@ -1,4 +1,5 @@
 /** How much a user may ask for: sliding windows per user, over all his sockets. What is refused costs nothing. [V05, V06] */
+import { type Channel, own, type PushSpec } from "../protocol/contract.ts";
 import type { Limits } from "./limits.ts";
 
 const MINUTE = 60_000;
@@ -16,6 +17,18 @@ const WINDOWS = {
 } as const;
 
 export type Budget = keyof typeof WINDOWS;
+
+/** What a push costs. Cursors cost nothing: they are coalesced. */
+export function costOf({ pushes, loose }: Channel, { event, payload }: { event: string; payload: unknown }, limits: Limits): readonly [Budget, number][] {
+  if (event === "batch" && !loose) {
+    const messages = typeof payload === "object" && payload !== null ? own(payload as Record<string, unknown>, "messages") : undefined;
+    // One that is too long to be taken is refused by the room, and costs as a single one.
+    const count = Array.isArray(messages) && messages.length <= limits.batch_messages ? messages.length : 0;
+    return [["batches", 1], ["batched_messages", count]];
+  }
+  const { budget = "requests" } = own<PushSpec>(pushes, event) ?? {};
+  return budget === "cursors" ? [] : [[budget, 1]];
+}
 
 /** What was spent in the last `ms` milliseconds, exact for as many moments as a thousandth of it apart. */
 class Window {

@@ -4,8 +4,8 @@
  */
 import { byteLength, FrameError, isName, type Message, type Ref, type Serializer } from "../protocol/frame.ts";
 import { type CloseCode, type Reason, Refusal, type RefusalDetail } from "../protocol/reason.ts";
-import { own, type PushSpec } from "../protocol/contract.ts";
-import { type Budget, Purses } from "./budget.ts";
+import { own } from "../protocol/contract.ts";
+import { type Budget, costOf, Purses } from "./budget.ts";
 import { Delivery } from "./delivery.ts";
 import type { Gate } from "./gate.ts";
 import type { Host, User } from "./host.ts";
@@ -179,19 +179,20 @@ export class Gateway {
       if (now - socket.heardAt > socket.limits.idle_ms) this.close(socket, 1001, "idle", true);
       else if (wall >= socket.expires) this.close(socket, 4001, "token expired");
       else if (!socket.user && now - socket.openedAt > socket.limits.authenticate_ms) this.close(socket, 4002, "not authenticated in time");
-      else this.#options.gate.post(() => this.#remind(socket, wall));
+      else {
+        if (!socket.warned && wall >= socket.expires - EXPIRING_MS) this.#warn(socket);
+        if (socket.catchesUp) this.#options.gate.post(() => this.#delivery.catchUp(socket));
+      }
     }
     this.#purses.sweep(now);
   }
 
-  /** Once before the end, a minute ahead; and what it was too slow for, now that it has caught up. */
-  #remind(socket: Socket, now: number): void {
-    if (socket.closed) return;
-    this.#delivery.catchUp(socket);
-    if (socket.warned || now < socket.expires - EXPIRING_MS) return;
+  /** Once, a minute before its token ends. */
+  #warn(socket: Socket): void {
     socket.warned = true;
     const frame = socket.serializer.push(null, null, "auth", "token_expiring", encode({ expires_at: new Date(socket.expires).toISOString() }));
-    this.#options.gate.finish({ actor: null, effects: [{ kind: "direct", socket: socket.id, frame: frame! }], undo: [] });
+    const effects: Effect[] = [{ kind: "direct", socket: socket.id, frame: frame! }];
+    this.#options.gate.post(() => this.#options.gate.finish({ actor: null, effects, undo: [] }));
   }
 
   // Frames in.
@@ -207,17 +208,23 @@ export class Gateway {
     const { clock } = this.#options.host;
     const now = clock.elapsed();
     if (!socket.closed && clock.now() >= socket.expires) return this.close(socket, 4001, "token expired");
-    for (let count = 0; count < IN_ONE_GO; count++) {
-      const data = socket.closed || socket.waiting ? undefined : socket.next();
-      if (data === undefined) return;
+    let served = 0;
+    for (; served < IN_ONE_GO && !socket.closed && !socket.waiting; served++) {
+      const data = socket.next();
+      if (data === undefined) break;
       this.#frame(socket, data, now);
     }
-    if (socket.hasNext) this.#schedule(socket);
+    if (this.#isFlood(socket, served, now)) this.close(socket, 1008, "too many messages");
+    else if (socket.hasNext) this.#schedule(socket);
+  }
+
+  /** Whether more came of its user within a minute, over all sockets, than anybody could mean; heartbeats and cursors count here too. */
+  #isFlood(socket: Socket, count: number, now: number): boolean {
+    if (socket.user) return this.#purses.of(socket.user.id).spend("frames", now, count) > 0;
+    return (socket.unknown += count) > socket.limits.frames;
   }
 
   #frame(socket: Socket, data: string | Uint8Array, now: number): void {
-    if (now - socket.framesSince >= 60_000) [socket.frames, socket.framesSince] = [0, now];
-    if (++socket.frames > socket.limits.frames) return this.close(socket, 1008, "too many messages");
     let message: Message;
     try {
       message = socket.serializer.decode(data);
@@ -246,9 +253,7 @@ export class Gateway {
       return this.#authenticate(socket, message);
     }
     if (!socket.user) return this.#refuse(socket, join_ref, ref, topic, "unauthenticated");
-    if (event === "phx_join") {
-      return this.#join(socket, socket.user, message, now);
-    }
+    if (event === "phx_join") return this.#join(socket, socket.user, message, now);
     const session = socket.topics.get(topic);
     // A leave is counted and never refused: it only makes room.
     if (event === "phx_leave") this.#purses.of(socket.user.id).spend("joins", now);
@@ -298,15 +303,8 @@ export class Gateway {
   // Budgets: per user, over all his sockets.
 
   #mayPush(socket: Socket, user: User, { contract }: Session, message: Message, now: number): boolean {
-    const { event, payload, join_ref } = message;
-    if (event === "batch" && !contract.loose) {
-      // A batch too long to be taken is refused by the room, and costs as one of them.
-      const batch = typeof payload === "object" && payload !== null ? (payload as { messages?: unknown }).messages : undefined;
-      const count = Array.isArray(batch) && batch.length <= socket.limits.batch_messages ? batch.length : 0;
-      return this.#spend(socket, user, "batches", now, message, join_ref) && this.#spend(socket, user, "batched_messages", now, message, join_ref, count);
-    }
-    const { budget = "requests" } = own<PushSpec>(contract.pushes, event) ?? {};
-    return budget === "cursors" || this.#spend(socket, user, budget, now, message, join_ref);
+    const costs = costOf(contract, message, socket.limits);
+    return costs.every(([budget, count]) => this.#spend(socket, user, budget, now, message, message.join_ref, count));
   }
 
   /** False when it was refused, and answered. */

@@ -37,7 +37,7 @@ export const LIMITS = {
   operations: limit(50, "per user and second", "operations on texts; more is refused `rate_limited`"),
   cursors: limit(30, "per user and second", "cursors and selections told to others; more are coalesced, the last one arrives"),
   rate_refusals: limit(5_000, "per user and minute", "`rate_limited` answers; more closes 1008"),
-  frames: limit(20_000, "per socket and minute", "messages of any kind; more closes 1008"),
+  frames: limit(20_000, "per user and minute", "messages of any kind, or of one socket before it has a user; more closes 1008"),
   frames_waiting: limit(1_000, "messages", "read from one socket and not served yet; then its reading pauses"),
   refusals_logged: limit(10, "per user and minute", "refusals of authority written to the log"),
 } as const;

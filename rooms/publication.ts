@@ -47,7 +47,7 @@ export function publish(
     return answer;
 
     function apply(): number {
-      const place = turn.publish(entry);
+      const place = turn.publish(entry, spec.alias);
       at(`events.${index}.payload`, () => behaviour.published?.[event]?.(turn, payload));
       return place;
     }

@@ -61,9 +61,8 @@ export class Socket {
   warned = false;
   heardBytes = 0;
   heardAt: number;
-  /** Messages of the running minute, and `rate_limited` answers since it was last kept back. */
-  frames = 0;
-  framesSince: number;
+  /** Messages served before it had a user, and `rate_limited` answers so far. */
+  unknown = 0;
   refused = 0;
   #inbound: (string | Uint8Array)[] = [];
   #served = 0;
@@ -85,7 +84,7 @@ export class Socket {
   ) {
     this.user = identity?.user ?? null;
     this.expires = identity?.expires ?? Infinity;
-    this.heardAt = this.framesSince = openedAt;
+    this.heardAt = openedAt;
   }
 
   /** A message has been read. Above a limit of such, reading pauses. */

@@ -128,9 +128,9 @@ export class Turn implements Context, Finished, SessionPresence {
   }
 
   /** Queues what a back end published. Returns its place among the turn's lasting events. */
-  publish(entry: Entry): number {
+  publish(entry: Entry, alias?: string): number {
     this.#alive();
-    const effect: Broadcast = { kind: "broadcast", topic: entry.topic, event: entry.event, body: entry.payload, durability: "lasting" };
+    const effect: Broadcast = { kind: "broadcast", topic: entry.topic, event: entry.event, body: entry.payload, durability: "lasting", alias };
     this.effects.push(effect);
     return this.#keep(entry, effect);
   }
