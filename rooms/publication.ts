@@ -32,6 +32,7 @@ export function publish(
   return publications.map(({ event, payload: raw, id }, index) => {
     const spec = own<EventSpec>(contract.events, event);
     if (!spec?.published) throw new Refusal("unknown_event", { message: `events.${index}: ${contract.topic} takes no such event from a back end` });
+    const { alias } = spec;
     const payload = at(`events.${index}.payload`, () => {
       checkPayload(raw, limits);
       if (typeof raw === "object" && raw !== null) cleanFields(raw);
@@ -47,7 +48,7 @@ export function publish(
     return answer;
 
     function apply(): number {
-      const place = turn.publish(entry, spec.alias);
+      const place = turn.publish(entry, alias);
       at(`events.${index}.payload`, () => behaviour.published?.[event]?.(turn, payload));
       return place;
     }
