@@ -55,6 +55,8 @@ export type Channel<S extends ChannelSpec = ChannelSpec> = S & {
   readonly name: string;
   /** Whether it has lasting events: then a join may ask for what it missed. */
   readonly keeps: boolean;
+  /** Whether it has passing events per user. */
+  readonly paced: boolean;
   /** The id of a topic of this kind, undefined when the topic is of another kind. */
   idOf(topic: string): string | undefined;
 };
@@ -114,6 +116,7 @@ export function channel<const S extends ChannelSpec>(spec: S): Channel<S> {
     ...spec,
     name,
     keeps: Object.values(spec.events).some(({ kind }) => kind === "lasting"),
+    paced: Object.values(spec.events).some(({ per }) => per !== undefined),
     idOf(topic) {
       if (parameter === undefined) return topic === name ? "" : undefined;
       return topic.startsWith(prefix) && topic.length >= shortest ? topic.slice(prefix.length) : undefined;

@@ -9,7 +9,7 @@
 import { type Channel, own, type PushSpec } from "../protocol/contract.ts";
 import type { Body } from "../protocol/frame.ts";
 import { Refusal } from "../protocol/reason.ts";
-import type { Member, User } from "./host.ts";
+import type { Clock, Member, User } from "./host.ts";
 import { say, takeJoin } from "./intake.ts";
 import { Pace } from "./pace.ts";
 import { type Publication, publish } from "./publication.ts";
@@ -50,7 +50,13 @@ export class Actor extends Turns {
   constructor(private readonly room: Room, id: string, roomSql: RoomSql, ground: Ground) {
     super(`${room.kind}/${id}`, id, room.kind, roomSql, ground);
     this.#recovery = new Recovery(this.name, this.storage.log, this.host.clock, ground.limits);
-    this.#pace = new Pace(this.host.clock, 1000 / ground.limits.cursors, (effects) => ground.gate.post(() => this.tell(effects)));
+    const { clock } = this.host;
+    const ticking: Clock = {
+      now: () => clock.now(),
+      elapsed: () => clock.elapsed(),
+      after: (ms, callback) => clock.after(ms, () => ground.gate.post(callback)),
+    };
+    this.#pace = new Pace(ticking, 1000 / ground.limits.cursors, (effects) => this.tell(effects, true));
     for (const member of this.host.members.of(this.name)) this.#load(member);
   }
 
@@ -131,7 +137,7 @@ export class Actor extends Turns {
     const outcome = this.run(turn, () => {
       const { common, own } = takeJoin(at.contract, item, this.ground.limits);
       enter = (turn) => this.#enter(turn, joining, common.since, () => at.behaviour.join(turn, own));
-      return this.#admitted(turn, at, enter);
+      return this.#admitted(turn, joining, enter);
     });
     if (outcome.kind !== "ok" || !(outcome.value instanceof Later)) return this.#joined(turn, joining, outcome);
     const slow = this.slow(outcome.value, (finish) => {
@@ -146,19 +152,23 @@ export class Actor extends Turns {
       this.#joined(turn, joining, finished);
     });
     turn.lost = () => slow.fail(new Refusal("unavailable"));
+    // What is told from now on is missed: it will be replayed, or is in the state.
+    if (old) turn.effects.push({ kind: "silence", session: old.session });
     this.finish(turn);
     this.#joining.set(item.session, slow);
     return slow.done;
   }
 
   /** Enters, once admitted; what may be on its way is waited for. */
-  #admitted(turn: Turn, { behaviour }: TopicState, enter: (turn: Turn) => unknown): unknown {
+  #admitted(turn: Turn, { at, member }: Joining, enter: (turn: Turn) => unknown): unknown {
+    const { behaviour } = at;
     const { patienceMs } = behaviour;
     try {
       behaviour.admit(turn);
     } catch (error) {
       if (patienceMs === undefined || !(error instanceof Refusal) || error.reason !== "not_found") throw error;
-      return new Later((signal) => this.admittedAgain(patienceMs, signal), (ctx) => enter(ctx as Turn));
+      const admit = () => behaviour.admit(new Turn(this, at, member));
+      return new Later((signal) => this.admittedAgain(patienceMs, signal, admit), (ctx) => enter(ctx as Turn));
     }
     return enter(turn);
   }
@@ -386,7 +396,7 @@ export class Actor extends Turns {
 
   /** Hands a turn to the gate, without what is told again too soon: that waits for its time. */
   protected override finish(turn: Turn): void {
-    if (turn.paced) turn.effects = turn.effects.filter((effect) => effect.kind !== "broadcast" || !this.#pace.holds(effect));
+    if (turn.paced) turn.effects = turn.effects.filter((effect) => effect.kind !== "broadcast" || !this.#pace.holds(effect, turn.undo));
     super.finish(turn);
   }
 
@@ -422,6 +432,7 @@ export class Actor extends Turns {
     if (!at.members.has(member.session)) return;
     at.delete(member);
     this.#pace.drop(member.session);
+    if (at.contract.paced) turn.effects.push({ kind: "mute", topic: at.topic, session: member.session });
     this.host.members.delete(this.name, member.session);
     const places = member.presence.map((entry) => at.presence.remove(entry));
     turn.undo.push(() => {

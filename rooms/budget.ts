@@ -19,7 +19,7 @@ const WINDOWS = {
 export type Budget = keyof typeof WINDOWS;
 
 /** What a push costs. Cursors cost nothing: they are coalesced. */
-export function costOf({ pushes, loose }: Channel, { event, payload }: { event: string; payload: unknown }, limits: Limits): readonly [Budget, number][] {
+export function costOf({ pushes, loose }: Channel, { event, payload }: { event: string; payload: unknown }, limits: Limits): readonly Cost[] {
   if (event === "batch" && !loose) {
     const messages = typeof payload === "object" && payload !== null ? own(payload as Record<string, unknown>, "messages") : undefined;
     // One that is too long to be taken is refused by the room, and costs as a single one.
@@ -30,41 +30,46 @@ export function costOf({ pushes, loose }: Channel, { event, payload }: { event: 
   return budget === "cursors" ? [] : [[budget, 1]];
 }
 
-/** What was spent in the last `ms` milliseconds, exact for as many moments as a thousandth of it apart. */
+/** Up to this limit each moment is remembered by itself; above it, moments within a thousandth of the window stand together. */
+const EXACT = 1000;
+
+/** What was spent in the last `ms` milliseconds. */
 class Window {
-  /** When, oldest first, and how much; what was spent within one grain stands together, under its last moment. */
-  #spent: { at: number; count: number }[] = [];
+  /** Oldest first: from when to when, and how much. */
+  #spent: { from: number; to: number; count: number }[] = [];
   #sum = 0;
+  readonly #grain: number;
 
-  constructor(private readonly limit: number, private readonly ms: number) {}
+  constructor(private readonly limit: number, private readonly ms: number) {
+    this.#grain = limit <= EXACT ? 0 : ms / 1000;
+  }
 
-  /** Spends, and returns 0; or spends nothing, and returns in how many milliseconds it might. */
-  spend(now: number, count: number): number {
+  /** In how many milliseconds so much can be spent; 0 for now. */
+  wait(now: number, count: number): number {
     this.#forget(now);
-    if (this.#sum + count > this.limit) return this.#wait(now, count);
+    let free = this.limit - this.#sum;
+    if (free >= count) return 0;
+    for (const { to, count: spent } of this.#spent) {
+      free += spent;
+      if (free >= count) return to + this.ms - now;
+    }
+    // It never will: more than the limit at once.
+    return this.ms;
+  }
+
+  spend(now: number, count: number): void {
     const last = this.#spent.at(-1);
-    if (last && now - last.at < this.ms / 1000) {
-      last.at = now;
+    if (last && now - last.from <= this.#grain) {
+      last.to = now;
       last.count += count;
-    } else this.#spent.push({ at: now, count });
+    } else this.#spent.push({ from: now, to: now, count });
     this.#sum += count;
-    return 0;
   }
 
   #forget(now: number): void {
     let gone = 0;
-    while (gone < this.#spent.length && this.#spent[gone].at <= now - this.ms) this.#sum -= this.#spent[gone++].count;
+    while (gone < this.#spent.length && this.#spent[gone].to <= now - this.ms) this.#sum -= this.#spent[gone++].count;
     if (gone > 0) this.#spent.splice(0, gone);
-  }
-
-  #wait(now: number, count: number): number {
-    let free = this.limit - this.#sum;
-    for (const { at, count: spent } of this.#spent) {
-      free += spent;
-      if (free >= count) return at + this.ms - now;
-    }
-    // It never will: more than the limit at once.
-    return this.ms;
   }
 
   empty(now: number): boolean {
@@ -73,17 +78,37 @@ class Window {
   }
 }
 
+/** So much of a budget. */
+export type Cost = readonly [budget: Budget, count: number];
+
 /** The windows of one spender. */
 export class Purse {
   readonly #windows = new Map<Budget, Window>();
 
   constructor(private readonly limits: Limits) {}
 
-  /** Returns 0, or how long to wait in milliseconds: then nothing was spent. `now` counts on whatever the wall clock does. */
+  /** Returns 0, or how long to wait in milliseconds: then nothing was spent. */
   spend(budget: Budget, now: number, count = 1): number {
+    return this.spendAll(now, [[budget, count]])?.wait ?? 0;
+  }
+
+  /**
+   * Spends all of it, and returns null; or nothing, and returns which budget is used up, and for how many milliseconds.
+   * `now` counts on whatever the wall clock does.
+   */
+  spendAll(now: number, costs: readonly Cost[]): { budget: Budget; wait: number } | null {
+    for (const [budget, count] of costs) {
+      const wait = this.#window(budget).wait(now, count);
+      if (wait > 0) return { budget, wait };
+    }
+    for (const [budget, count] of costs) this.#window(budget).spend(now, count);
+    return null;
+  }
+
+  #window(budget: Budget): Window {
     let window = this.#windows.get(budget);
     if (!window) this.#windows.set(budget, window = new Window(this.limits[budget], WINDOWS[budget]));
-    return window.spend(now, count);
+    return window;
   }
 
   empty(now: number): boolean {

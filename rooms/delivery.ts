@@ -51,6 +51,9 @@ export class Delivery {
         case "broadcast":
           this.#broadcast(effect);
           break;
+        case "mute":
+          for (const { socket } of this.#subscribers.get(effect.topic) ?? []) if (socket.hasLate) socket.dropLate(({ sender }) => sender === effect.session);
+          break;
         case "direct": {
           const socket = this.options.socketOf(effect.socket);
           if (socket) this.#answer(socket, effect.frame, effect.status);
@@ -70,7 +73,7 @@ export class Delivery {
     }
   }
 
-  #one(session: Session, effect: Exclude<Effect, { kind: "broadcast" | "direct" | "stray" }>): void {
+  #one(session: Session, effect: Exclude<Effect, { kind: "broadcast" | "mute" | "direct" | "stray" }>): void {
     const { socket, topic, join_ref, told_ref } = session;
     const { serializer } = socket;
     switch (effect.kind) {
@@ -91,6 +94,8 @@ export class Delivery {
       case "replay":
         if (this.options.clock.now() < socket.expires) this.#replay(session, effect.events);
         return;
+      case "silence":
+        return this.#unsubscribe(session);
       case "end": {
         // phx_close and phx_error carry ref = join_ref. [76, 77]
         const frame = effect.event && serializer.push(join_ref, join_ref, topic, effect.event, effect.body);
@@ -118,7 +123,7 @@ export class Delivery {
   #broadcast(effect: Of<"broadcast">): void {
     const subscribers = this.#subscribers.get(effect.topic);
     if (!subscribers) return;
-    const { durability, except, key } = effect;
+    const { topic, durability, except, key } = effect;
     const { counts } = this.options.metrics;
     const now = this.options.clock.now();
     let v1: Said | undefined, v2: Said | undefined;
@@ -130,9 +135,12 @@ export class Delivery {
       const { packet, more } = socket.serializer === V2 ? v2 ??= this.#say(V2, effect) : v1 ??= this.#say(V1, effect);
       // `exp` is checked before every delivery, not only by a timer.
       if (packet === null || now >= socket.expires || socket.closed) continue;
-      if (!this.#tell(socket, packet, durability, key)) (slow ??= []).push(socket);
+      const late = key === undefined ? undefined : { key, topic, sender: except };
+      if (!this.#tell(socket, packet, durability, late)) (slow ??= []).push(socket);
       told++;
-      if (more !== null && session.aliases) more.forEach((packet, index) => this.#tell(socket, packet, durability, key && `${index} ${key}`));
+      if (more !== null && session.aliases) {
+        more.forEach((packet, index) => this.#tell(socket, packet, durability, late && { ...late, key: `${index} ${key}` }));
+      }
     }
     counts.broadcasts++;
     counts.deliveries += told;
@@ -152,10 +160,10 @@ export class Delivery {
   }
 
   /** False when it is too slow for what it must not miss. */
-  #tell(socket: Socket, packet: Packet, durability: EventKind, key?: string): boolean {
+  #tell(socket: Socket, packet: Packet, durability: EventKind, late?: Parameters<Socket["tell"]>[2]): boolean {
     this.#mark(socket);
     const { counts } = this.options.metrics;
-    const how = socket.tell(packet, durability, key);
+    const how = socket.tell(packet, durability, late);
     if (how === "told") counts.messages_sent++;
     else if (how === "late") counts.passing_dropped++;
     return how !== "lost";
@@ -170,6 +178,7 @@ export class Delivery {
   }
 
   #mark(socket: Socket): void {
+    if (socket.hasLate && this.options.clock.now() >= socket.expires) socket.dropLate(() => true);
     if (socket.begin(this.#tick)) this.#unflushed.push(socket);
   }
 
@@ -186,8 +195,7 @@ export class Delivery {
     for (const socket of sockets) {
       if (socket.closed) continue;
       socket.wire.flush();
-      // Whoever does not read his answers is not asked for more; the idle limit ends it.
-      if (socket.wire.backlog > socket.limits.outbox_bytes) socket.wire.choke();
+      socket.flushed();
     }
   }
 
@@ -203,9 +211,13 @@ export class Delivery {
   /** The session is over. */
   forget(session: Session): void {
     this.#sessions.delete(session.id);
-    session.socket.dropLate();
+    this.#unsubscribe(session);
+  }
+
+  #unsubscribe(session: Session): void {
     const subscribers = this.#subscribers.get(session.topic);
     if (!subscribers || session.place < 0) return;
+    if (session.socket.hasLate) session.socket.dropLate(({ topic }) => topic === session.topic);
     const last = subscribers.pop()!;
     if (last !== session) {
       subscribers[session.place] = last;

@@ -5,7 +5,7 @@
 import { byteLength, FrameError, isName, type Message, type Ref, type Serializer } from "../protocol/frame.ts";
 import { type CloseCode, type Reason, Refusal, type RefusalDetail } from "../protocol/reason.ts";
 import { own } from "../protocol/contract.ts";
-import { type Budget, costOf, Purses } from "./budget.ts";
+import { type Budget, type Cost, costOf, type Purse, Purses } from "./budget.ts";
 import { Delivery } from "./delivery.ts";
 import type { Gate } from "./gate.ts";
 import type { Host, User } from "./host.ts";
@@ -209,12 +209,15 @@ export class Gateway {
     const now = clock.elapsed();
     if (!socket.closed && clock.now() >= socket.expires) return this.close(socket, 4001, "token expired");
     let served = 0;
-    for (; served < IN_ONE_GO && !socket.closed && !socket.waiting; served++) {
+    socket.enough = false;
+    for (; served < IN_ONE_GO && !socket.closed && !socket.waiting && !socket.enough && !socket.burdened; served++) {
       const data = socket.next();
       if (data === undefined) break;
       this.#frame(socket, data, now);
     }
-    if (this.#isFlood(socket, served, now)) this.close(socket, 1008, "too many messages");
+    if (this.#isFlood(socket, served, now)) return this.close(socket, 1008, "too many messages");
+    // Whoever does not read his answers is not asked for more; the idle limit ends it.
+    if (!socket.waiting && socket.wire.backlog > socket.limits.outbox_bytes) this.#hold(socket, socket.wire.drained());
     else if (socket.hasNext) this.#schedule(socket);
   }
 
@@ -249,7 +252,7 @@ export class Gateway {
     }
     if (topic === "auth") {
       if (event !== "authenticate") return this.#refuse(socket, null, ref, topic, "unmatched topic");
-      if (socket.user && !this.#spend(socket, socket.user, "authentications", now, message, null)) return;
+      if (socket.user && !this.#spend(socket, socket.user, now, message, null, [["authentications", 1]])) return;
       return this.#authenticate(socket, message);
     }
     if (!socket.user) return this.#refuse(socket, join_ref, ref, topic, "unauthenticated");
@@ -260,7 +263,7 @@ export class Gateway {
     if (!session) {
       // Leaving what was not joined is fine. [81]
       if (event === "phx_leave") return this.#direct(socket, join_ref, ref, topic, "ok", "{}");
-      if (!this.#spend(socket, socket.user, "requests", now, message, null)) return;
+      if (!this.#spend(socket, socket.user, now, message, null, [["requests", 1]])) return;
       return this.#refuse(socket, null, ref, topic, "unmatched topic");
     }
     // A stale join_ref is dropped in silence. [63, 80]
@@ -270,7 +273,7 @@ export class Gateway {
       socket.topics.delete(topic);
       return this.#options.rooms.inbox({ kind: "leave", session: id, room, topic, ref, join_ref });
     }
-    if (!this.#mayPush(socket, socket.user, session, message, now)) return;
+    if (!this.#spend(socket, socket.user, now, message, join_ref, costOf(session.contract, message, socket.limits))) return;
     return this.#options.rooms.inbox({ kind: "push", session: id, room, topic, ref, event, payload: message.payload, size: message.size });
   }
 
@@ -284,7 +287,7 @@ export class Gateway {
       if ([...socket.topics.values()].some((session) => session.place < 0)) return "again";
       return refuse("too many channels joined", { limit: socket.limits.topics_per_socket });
     }
-    if (!this.#spend(socket, user, "joins", now, message, join_ref)) return;
+    if (!this.#spend(socket, user, now, message, join_ref, [["joins", 1]])) return;
     if (byteLength(topic) > socket.limits.topic_bytes) {
       return refuse("invalid_frame", { message: "the topic is too long", limit: socket.limits.topic_bytes });
     }
@@ -293,26 +296,25 @@ export class Gateway {
     // With join_ref null, or phoenix.js drops it. [54]
     if (found === undefined) return refuse("unmatched topic", {}, null);
     const { room, contract } = found;
-    const aliases = !contract.loose && !(typeof payload === "object" && payload !== null && own(payload as Record<string, unknown>, "aliases") === false);
+    const params = typeof payload === "object" && payload !== null ? payload as Record<string, unknown> : {};
+    const aliases = !contract.loose && own(params, "aliases") !== false;
     const session: Session = { id: socket.nextSession(), socket, room, topic, contract, aliases, join_ref, told_ref: join_ref ?? ref, place: -1 };
     socket.topics.set(topic, session);
     this.#delivery.expect(session);
-    return this.#options.rooms.inbox({ kind: "join", session: session.id, room, topic, ref, payload, size, user, replaces: old?.id });
+    const slow = this.#options.rooms.inbox({ kind: "join", session: session.id, room, topic, ref, payload, size, user, replaces: old?.id });
+    // What is replayed can be much: nothing else is served before it is seen how much of it waits.
+    if (typeof own(params, "since") === "string") socket.enough = true;
+    return slow;
   }
 
   // Budgets: per user, over all his sockets.
 
-  #mayPush(socket: Socket, user: User, { contract }: Session, message: Message, now: number): boolean {
-    const costs = costOf(contract, message, socket.limits);
-    return costs.every(([budget, count]) => this.#spend(socket, user, budget, now, message, message.join_ref, count));
-  }
-
   /** False when it was refused, and answered. */
-  #spend(socket: Socket, { id }: User, budget: Budget, now: number, { ref, topic }: Message, join_ref: Ref, count = 1): boolean {
-    const purse = this.#purses.of(id);
-    const wait = purse.spend(budget, now, count);
-    if (wait === 0) return true;
-    this.#refuse(socket, join_ref, ref, topic, "rate_limited", { limit: this.#options.limits[budget], retry_after_ms: Math.ceil(wait) });
+  #spend(socket: Socket, user: User, now: number, { ref, topic }: Message, join_ref: Ref, costs: readonly Cost[]): boolean {
+    const purse = this.#purses.of(user.id);
+    const refusal = this.#overspent(purse.spendAll(now, costs));
+    if (!refusal) return true;
+    this.#refuse(socket, join_ref, ref, topic, refusal.reason, refusal.detail);
     if (purse.spend("rate_refusals", now) > 0) this.close(socket, 1008, "sustained abuse");
     else if (++socket.refused % REFUSED_IN_ONE_GO === 0) {
       this.#hold(socket, new Promise((resolve) => void this.#options.host.clock.after(KEPT_BACK_MS, resolve)));
@@ -320,10 +322,14 @@ export class Gateway {
     return false;
   }
 
+  #overspent(over: ReturnType<Purse["spendAll"]>): Refusal | null {
+    return over && new Refusal("rate_limited", { limit: this.#options.limits[over.budget], retry_after_ms: Math.ceil(over.wait) });
+  }
+
   /** What a user asks for otherwise (over HTTP) counts as well. Throws Refusal `rate_limited`. */
-  spend({ id }: User, budget: Budget): void {
-    const wait = this.#purses.of(id).spend(budget, this.#options.host.clock.elapsed());
-    if (wait > 0) throw new Refusal("rate_limited", { limit: this.#options.limits[budget], retry_after_ms: Math.ceil(wait) });
+  spend(user: User, budget: Budget): void {
+    const refusal = this.#overspent(this.#purses.of(user.id).spendAll(this.#options.host.clock.elapsed(), [[budget, 1]]));
+    if (refusal) throw refusal;
   }
 
   /** A wrong token closes the socket, after the reply; a good one for the same user renews. */

@@ -42,6 +42,7 @@ export function say(turn: Turn, { contract, behaviour }: { contract: Channel; be
 function sayAll(turn: Turn, { contract, behaviour }: { contract: Channel; behaviour: Behaviour }, payload: unknown, limits: Limits): unknown {
   const limit = limits.batch_messages;
   checkObject(payload);
+  if (Object.hasOwn(payload, "encrypted")) throw new Refusal("encrypted_not_supported");
   const { messages } = check(Batch, payload);
   if (messages.length > limit) throw new Refusal("batch_rejected", { message: `a batch of ${messages.length} messages`, limit });
   const results = messages.map(({ event, payload }, index) => {

@@ -9,16 +9,18 @@ export class Pace {
   readonly #keys = new Map<string, { toldAt: number; waiting: Broadcast | null }>();
   #armed = false;
 
-  /** `tell` gets what has come due. */
+  /** `clock` calls back inside a tick; `tell` gets what has come due. */
   constructor(private readonly clock: Clock, private readonly intervalMs: number, private readonly tell: (effects: Broadcast[]) => void) {}
 
-  /** Whether it must wait: then it takes the place of what waited under its key. */
-  holds(effect: Broadcast): boolean {
+  /** Whether it must wait: then it takes the place of what waited under its key; `undo` puts that back. */
+  holds(effect: Broadcast, undo: (() => void)[] = []): boolean {
     if (effect.key === undefined) return false;
     const now = this.clock.elapsed();
     const known = this.#keys.get(effect.key);
     if (known && now - known.toldAt < this.intervalMs) {
+      const before = known.waiting;
       known.waiting = effect;
+      undo.push(() => known.waiting = before);
       return true;
     }
     this.#keys.set(effect.key, { toldAt: now, waiting: null });

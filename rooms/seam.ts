@@ -54,6 +54,10 @@ export type Effect =
     readonly alias?: string;
     readonly key?: string;
   }
+  /** Passing events of that session are not told any more to those who were too slow for them: it is gone. */
+  | { readonly kind: "mute"; readonly topic: string; readonly session: string }
+  /** The session hears nothing more, but is not over: another one of its socket is on its way. */
+  | { readonly kind: "silence"; readonly session: string }
   /** What the session missed, as it was told then; the same array for all that missed the same. */
   | { readonly kind: "replay"; readonly session: string; readonly events: readonly { readonly event: string; readonly body: string }[] }
   /** The session is over; told with phx_close or phx_error, or not at all when its join was refused. */

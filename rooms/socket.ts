@@ -25,8 +25,8 @@ export interface Wire {
   /** Stops and resumes reading: the client feels it as a full connection. Each pause needs its resume. */
   pause(): void;
   resume(): void;
-  /** Pauses until the backlog has gone out. */
-  choke(): void;
+  /** Resolves when the backlog has gone out, or will not any more. */
+  drained(): Promise<void>;
 }
 
 /** One join: a socket on a topic. */
@@ -55,6 +55,8 @@ export class Socket {
   closed = false;
   /** While a slow join or the check of a token is waited for, or a flood is kept back, nothing is served. [57] */
   waiting = false;
+  /** Nothing more of it is served in this tick. */
+  enough = false;
   /** Whether it has its place among those that are served next. */
   scheduled = false;
   /** It was told that its token ends soon. */
@@ -68,11 +70,12 @@ export class Socket {
   #served = 0;
   #full = false;
   #sessions = 0;
+  #queued = 0;
   #unsolicited = 0;
   #behind = 0;
   #tick = -1;
   /** The newest of each passing event that it was too slow for. */
-  #late: Map<string, Packet> | null = null;
+  #late: Map<string, Late> | null = null;
 
   constructor(
     readonly id: string,
@@ -127,7 +130,7 @@ export class Socket {
     // Of what waits, no more than this can be unsolicited.
     this.#behind = this.#unsolicited = Math.min(this.wire.backlog, this.#unsolicited);
     if (this.#late && this.#behind <= this.limits.passing_outbox_bytes) {
-      for (const packet of this.#late.values()) this.#send(packet);
+      for (const { packet } of this.#late.values()) this.#send(packet);
       this.#late = null;
     }
     return true;
@@ -137,14 +140,28 @@ export class Socket {
   get catchesUp(): boolean {
     return this.#late !== null && this.wire.backlog <= this.limits.passing_outbox_bytes;
   }
-  /** It has left a topic: nothing late of it may arrive. */
-  dropLate(): void {
-    this.#late = null;
+  get hasLate(): boolean {
+    return this.#late !== null;
+  }
+  /** What may not arrive any more: of a topic that it has left, or of a sender who is gone. */
+  dropLate(isOver: (late: Late) => boolean): void {
+    for (const [key, late] of this.#late ?? []) if (isOver(late)) this.#late!.delete(key);
+    if (this.#late?.size === 0) this.#late = null;
   }
 
   /** Sends what it asked for: that does not count as waiting. */
   answer(packet: Packet): void {
-    if (!this.closed) this.wire.send(packet);
+    if (this.closed) return;
+    this.#queued += packet.length;
+    this.wire.send(packet);
+  }
+  /** What was queued is the network's now. */
+  flushed(): void {
+    this.#queued = 0;
+  }
+  /** So much waits for it that it is asked for no more: its answers would pile up. */
+  get burdened(): boolean {
+    return this.wire.backlog + this.#queued > this.limits.outbox_bytes;
   }
 
   /**
@@ -152,10 +169,12 @@ export class Socket {
    * "lost": it is too far behind for something that must not be missed. What counts is what earlier ticks left behind: one
    * tick's burst says nothing about the reader.
    */
-  tell(packet: Packet, durability: EventKind, key?: string): "told" | "late" | "lost" {
+  tell(packet: Packet, durability: EventKind, late?: { readonly key: string; readonly topic: string; readonly sender?: string }): "told" | "late" | "lost" {
     if (this.#behind > this.limits.passing_outbox_bytes) {
       if (durability === "passing") {
-        if (key !== undefined && ((this.#late ??= new Map()).size < LATE || this.#late.has(key))) this.#late.set(key, packet);
+        if (late && ((this.#late ??= new Map()).size < LATE || this.#late.has(late.key))) {
+          this.#late.set(late.key, { packet, topic: late.topic, sender: late.sender });
+        }
         return "late";
       }
       if (this.#behind > this.limits.outbox_bytes) return "lost";
@@ -168,6 +187,13 @@ export class Socket {
     this.#unsolicited += packet.length;
     this.wire.send(packet);
   }
+}
+
+/** A passing event that its reader was too slow for; `sender`: the session that it came from. */
+export interface Late {
+  readonly packet: Packet;
+  readonly topic: string;
+  readonly sender?: string;
 }
 
 /** How many senders' newest passing events are kept for a reader that is too slow. */

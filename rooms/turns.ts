@@ -47,7 +47,7 @@ export abstract class Turns implements TurnOwner {
   /** Work under way that must find this room again. */
   protected busy = 0;
   /** Who waits to be admitted. */
-  readonly #waiting = new Set<() => void>();
+  readonly #waiting = new Set<{ mayEnter(): boolean; enter(): void }>();
 
   constructor(readonly name: string, readonly id: string, readonly kind: string, readonly roomSql: RoomSql, protected readonly ground: Ground) {
     this.host = ground.host;
@@ -88,10 +88,10 @@ export abstract class Turns implements TurnOwner {
   }
 
   /** Refusals of authority stand in the room's chain, bounded per user; a room that nothing happened in stays unwritten. */
-  #logRefusal(turn: Turn, { reason, ofAuthority }: Refusal): void {
+  #logRefusal(turn: Turn, { reason, detail, ofAuthority }: Refusal): void {
     const { author } = turn;
     if (!ofAuthority || !author || this.storage.log.head(this.name).seq === 0 || !this.ground.mayLogRefusal(author.user)) return;
-    const entry = { at: this.host.clock.now(), ...author, event: "refused", payload: encode({ reason }) };
+    const entry = { at: this.host.clock.now(), ...author, event: "refused", payload: encode({ reason: detail.refused?.reason ?? reason }) };
     this.write(() => this.storage.log.append(this.name, entry));
   }
 
@@ -105,9 +105,9 @@ export abstract class Turns implements TurnOwner {
     }
   }
 
-  /** Sends effects that no handler is behind. */
-  protected tell(effects: readonly Effect[]): void {
-    this.ground.gate.finish({ actor: this, effects, undo: [] });
+  /** Sends effects that no handler is behind; `anyway` when they speak of what was kept in an earlier tick. */
+  protected tell(effects: readonly Effect[], anyway = false): void {
+    this.ground.gate.finish({ actor: this, effects, undo: [], lost: anyway ? () => effects : null });
   }
 
   protected finish(turn: Turn): void {
@@ -117,7 +117,7 @@ export abstract class Turns implements TurnOwner {
         kept?.();
         if (calls) this.ground.carry(calls);
         if (timers) this.ground.armTimers();
-        if (admits) { for (const wake of this.#waiting) wake(); }
+        if (admits) { for (const waiter of this.#waiting) if (waiter.mayEnter()) waiter.enter(); }
       };
     }
     this.ground.gate.finish(turn);
@@ -154,15 +154,30 @@ export abstract class Turns implements TurnOwner {
     });
   }
 
-  /** Resolves when a turn that called `admitAgain` has been kept, after `ms`, or when the signal says so. */
-  protected admittedAgain(ms: number, signal: AbortSignal): Promise<void> {
+  /**
+   * Resolves when a turn that called `admitAgain` has been kept and `admit` lets him in, after `ms`, or when the signal says
+   * so. Who is still refused waits on: how long it takes must not tell him what there is.
+   */
+  protected admittedAgain(ms: number, signal: AbortSignal, admit: () => void): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#waiting.add(resolve);
+    const waiter = {
+      mayEnter() {
+        try {
+          admit();
+          return true;
+        } catch {
+          // Asked again in his own turn, which says why.
+          return false;
+        }
+      },
+      enter: resolve,
+    };
+    this.#waiting.add(waiter);
     const cancel = this.host.clock.after(ms, resolve);
     signal.addEventListener("abort", () => resolve(), { once: true });
     return promise.finally(() => {
       cancel();
-      this.#waiting.delete(resolve);
+      this.#waiting.delete(waiter);
     });
   }
 }

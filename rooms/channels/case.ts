@@ -19,7 +19,7 @@ const shown = ({ id, name, role }: User) => ({ id, name, role });
 const LISTED = 100;
 
 function documents(ctx: RoomContext) {
-  const rows = ctx.sql`select body from case_document where room = ${ctx.room} order by at desc, id limit ${LISTED + 1}`;
+  const rows = ctx.sql`select body from case_document where room = ${ctx.room} order by rowid desc limit ${LISTED + 1}`;
   return { documents: rows.slice(0, LISTED).map(({ body }) => JSON.parse(String(body))), more_documents: rows.length > LISTED };
 }
 
@@ -28,15 +28,15 @@ function uploaded(ctx: RoomContext, document: z.input<typeof Document>): void {
   const body = JSON.stringify(Listed.parse(document));
   const [known] = ctx.sql`select id from case_document where room = ${ctx.room} and id = ${document.id}`;
   if (known) return void ctx.sql`update case_document set body = ${body} where room = ${ctx.room} and id = ${document.id}`;
-  ctx.sql`insert into case_document (room, id, at, body) values (${ctx.room}, ${document.id}, ${ctx.now()}, ${body})`;
+  ctx.sql`insert into case_document (room, id, body) values (${ctx.room}, ${document.id}, ${body})`;
   const registration: Registration = { case_id: ctx.id };
   ctx.call(`document/${document.id}`, registration);
 }
 
 export const caseRoom = room("case/{caseId}", {
   migrations: [
-    `create table case_document (room text not null, id text not null, at integer not null, body text not null, primary key (room, id)) strict, without rowid;
-     create index case_document_at on case_document (room, at)`,
+    `create table case_document (room text not null, id text not null, body text not null, primary key (room, id)) strict;
+     create index case_document_room on case_document (room)`,
   ],
   topics: [
     behave(caseChannel, {

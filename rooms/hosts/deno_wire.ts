@@ -110,7 +110,6 @@ export type RawSocket = Duplex & { readonly bytesRead: number };
 export class DenoWire implements Wire {
   #path = EMPTY;
   #pauses = 0;
-  #choked = false;
 
   constructor(private readonly ws: WebSocket, private readonly raw: RawSocket) {}
 
@@ -144,13 +143,14 @@ export class DenoWire implements Wire {
   resume(): void {
     if (--this.#pauses === 0) this.ws.resume();
   }
-  choke(): void {
-    if (this.#choked) return;
-    this.#choked = true;
-    this.pause();
-    this.raw.once("drain", () => {
-      this.#choked = false;
-      this.resume();
+  drained(): Promise<void> {
+    if (this.raw.destroyed || this.raw.writableLength === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      const done = () => {
+        this.raw.off("drain", done).off("close", done);
+        resolve();
+      };
+      this.raw.on("drain", done).on("close", done);
     });
   }
 }

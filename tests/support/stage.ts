@@ -67,7 +67,6 @@ export class MemoryWire implements Wire {
   writes = 0;
   code: number | null = null;
   paused = false;
-  choked = false;
   backlog = 0;
   received = 0;
 
@@ -89,8 +88,14 @@ export class MemoryWire implements Wire {
   resume(): void {
     this.paused = false;
   }
-  choke(): void {
-    this.choked = true;
+  #drained: () => void = () => {};
+  drained(): Promise<void> {
+    return new Promise((resolve) => this.#drained = resolve);
+  }
+  /** The client has read everything. */
+  drain(): void {
+    this.backlog = 0;
+    this.#drained();
   }
 }
 
