@@ -41,19 +41,19 @@ async function start(): Promise<void> {
   registry.start();
   gateway.start();
   measureProcess(metrics);
-  journal.note("ready", { port: server.port, development: isDevelopment(config) });
+  journal.note("ready", { port: server.port, development: isDevelopment(config) }, true);
 
   let ending = false;
   const end = async () => {
     // A second signal changes nothing.
     if (ending) return;
     ending = true;
-    journal.note("draining", { sockets: gateway.size });
+    journal.note("draining", { sockets: gateway.size }, true);
     await gateway.drain(config.DRAIN_MS);
     registry.gate.drain();
     await Promise.race([server.stop(), new Promise((resolve) => setTimeout(resolve, 1000))]);
     host.sql.close();
-    journal.note("ended", {});
+    journal.note("ended", {}, true);
     await Promise.race([journal.flush(), new Promise((resolve) => setTimeout(resolve, 500))]);
     Deno.exit(0);
   };

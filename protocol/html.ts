@@ -29,7 +29,7 @@ const filter = new FilterXSS({
 /** The text with harmless markup left and everything else taken out. */
 export function cleanHtml(html: string): string {
   // With all that stands in them, which nobody meant to be read.
-  return filter.process(html.replaceAll(/<(script|style)\b[^>]*>[\s\S]*?(?:<\/\1\s*>|$)/gi, ""));
+  return filter.process(html.replaceAll(/<(script|style)\b[^<>]*>[\s\S]*?(?:<\/\1\s*>|$)/gi, ""));
 }
 
 /** Cleans, in place, every text called `html`, at whatever depth, and lists of such. [V04] */

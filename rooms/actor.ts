@@ -305,7 +305,8 @@ export class Actor extends Turns {
     });
   }
 
-  #renew({ session, topic, user }: Of<"renew">): void {
+  #renew(item: Of<"renew">): void {
+    const { session, topic, user } = item;
     const at = this.#topics.get(topic);
     const member = at?.members.get(session);
     if (!at || !member) return;
@@ -315,6 +316,8 @@ export class Actor extends Turns {
     const outcome = this.run(turn, () => at.behaviour.admit(turn));
     this.finish(turn);
     if (outcome.kind === "ok") return;
+    // Nobody could say whether he may stay.
+    if (outcome.kind === "refused" && outcome.refusal.reason === "unavailable") return void this.again(() => this.#renew(item));
     // phx_close, not phx_error: the client would rejoin for ever. [102]
     const reason = outcome.kind === "refused" ? outcome.refusal.response() : { reason: "internal" };
     this.#end(at, member, [{ kind: "end", session, event: "phx_close", body: encode(reason) }]);

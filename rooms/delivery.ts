@@ -2,7 +2,7 @@
  * Effects out: from rooms to sockets. Each event is encoded once per serializer, queued on every socket that hears it, and
  * flushed once per tick. Subscriptions change only by delivered effects.
  */
-import { type Encoded, type Serializer, V1, V2 } from "../protocol/frame.ts";
+import { type Body, type Encoded, type Serializer, V1, V2 } from "../protocol/frame.ts";
 import type { EventKind } from "../protocol/contract.ts";
 import type { Clock } from "./host.ts";
 import type { Metrics } from "./metrics.ts";
@@ -24,6 +24,11 @@ export interface DeliveryOptions {
   socketOf(id: string): Socket | undefined;
   /** It cannot be told what it must not miss. */
   tooSlow(socket: Socket): void;
+}
+
+/** Every error reply begins with it. */
+function reasonOf(body: Body | undefined): string {
+  return typeof body === "string" ? /^\{"reason":"([^"]*)"/.exec(body)?.[1] ?? "" : "";
 }
 
 export class Delivery {
@@ -56,13 +61,13 @@ export class Delivery {
           break;
         case "direct": {
           const socket = this.options.socketOf(effect.socket);
-          if (socket) this.#answer(socket, effect.frame, effect.status);
+          if (socket) this.#answer(socket, effect.frame, effect.status, effect.body);
           break;
         }
         case "stray": {
           const { session, topic, join_ref, ref, status, body } = effect;
           const socket = this.options.socketOf(session.slice(0, session.lastIndexOf(".")));
-          if (socket) this.#answer(socket, socket.serializer.reply(join_ref, ref, topic, status, body), status);
+          if (socket) this.#answer(socket, socket.serializer.reply(join_ref, ref, topic, status, body), status, body);
           break;
         }
         default: {
@@ -76,6 +81,8 @@ export class Delivery {
   #one(session: Session, effect: Exclude<Effect, { kind: "broadcast" | "mute" | "direct" | "stray" }>): void {
     const { socket, topic, join_ref, told_ref } = session;
     const { serializer } = socket;
+    // After its end a token hears nothing, not even an answer; the gateway is about to close the socket.
+    if (socket.closed || (effect.kind !== "end" && this.options.clock.now() >= socket.expires)) return;
     switch (effect.kind) {
       case "joined":
         this.options.metrics.counts.joins++;
@@ -84,16 +91,15 @@ export class Delivery {
       case "reply": {
         // A refused join, or the reply to a push of one that stands.
         const at = session.place < 0 ? join_ref : told_ref;
-        return this.#answer(socket, serializer.reply(at, effect.ref, topic, effect.status, effect.body), effect.status);
+        return this.#answer(socket, serializer.reply(at, effect.ref, topic, effect.status, effect.body), effect.status, effect.body);
       }
       case "push": {
         const frame = serializer.push(told_ref, null, topic, effect.event, effect.body);
-        if (frame && this.options.clock.now() < socket.expires && !this.#tell(socket, this.options.pack(frame), "exact")) this.options.tooSlow(socket);
+        if (frame && this.#tell(socket, this.options.pack(frame), "exact") === "lost") this.options.tooSlow(socket);
         return;
       }
       case "replay":
-        if (this.options.clock.now() < socket.expires) this.#replay(session, effect.events);
-        return;
+        return this.#replay(session, effect.events);
       case "silence":
         return this.#unsubscribe(session);
       case "end": {
@@ -113,11 +119,9 @@ export class Delivery {
     if (!packets) this.#replays.set(events, packets = new Map());
     let packet = packets.get(serializer);
     if (!packet) packets.set(serializer, packet = this.options.pack(events.map(({ event, body }) => serializer.broadcast(topic, event, body)!)));
-    const { counts } = this.options.metrics;
-    counts.events_replayed += events.length;
-    counts.messages_sent += events.length;
+    this.options.metrics.counts.events_replayed += events.length;
     this.#mark(socket);
-    socket.answer(packet);
+    socket.answer(packet, events.length);
   }
 
   #broadcast(effect: Of<"broadcast">): void {
@@ -136,8 +140,9 @@ export class Delivery {
       // `exp` is checked before every delivery, not only by a timer.
       if (packet === null || now >= socket.expires || socket.closed) continue;
       const late = key === undefined ? undefined : { key, topic, sender: except };
-      if (!this.#tell(socket, packet, durability, late)) (slow ??= []).push(socket);
-      told++;
+      const how = this.#tell(socket, packet, durability, late);
+      if (how === "told") told++;
+      else if (how === "lost") (slow ??= []).push(socket);
       if (more !== null && session.aliases) {
         more.forEach((packet, index) => this.#tell(socket, packet, durability, late && { ...late, key: `${index} ${key}` }));
       }
@@ -159,20 +164,21 @@ export class Delivery {
     return { packet: say(event, body), more: more.length === 0 ? null : more.filter((packet) => packet !== null) };
   }
 
-  /** False when it is too slow for what it must not miss. */
-  #tell(socket: Socket, packet: Packet, durability: EventKind, late?: Parameters<Socket["tell"]>[2]): boolean {
+  #tell(socket: Socket, packet: Packet, durability: EventKind, late?: Parameters<Socket["tell"]>[2]): ReturnType<Socket["tell"]> {
     this.#mark(socket);
-    const { counts } = this.options.metrics;
     const how = socket.tell(packet, durability, late);
-    if (how === "told") counts.messages_sent++;
-    else if (how === "late") counts.passing_dropped++;
-    return how !== "lost";
+    if (how === "late") this.options.metrics.counts.passing_dropped++;
+    return how;
   }
 
-  #answer(socket: Socket, frame: Encoded, status?: "ok" | "error"): void {
-    const { counts } = this.options.metrics;
-    counts.messages_sent++;
-    if (status !== undefined) counts[status === "ok" ? "replies_ok" : "replies_error"]++;
+  #answer(socket: Socket, frame: Encoded, status?: "ok" | "error", body?: Body): void {
+    if (socket.closed) return;
+    const { metrics } = this.options;
+    if (status === "ok") metrics.counts.replies_ok++;
+    else if (status === "error") {
+      metrics.counts.replies_error++;
+      metrics.refused(reasonOf(body));
+    }
     this.#mark(socket);
     socket.answer(this.options.pack(frame));
   }
@@ -195,7 +201,7 @@ export class Delivery {
     for (const socket of sockets) {
       if (socket.closed) continue;
       socket.wire.flush();
-      socket.flushed();
+      this.options.metrics.counts.messages_sent += socket.flushed();
     }
   }
 

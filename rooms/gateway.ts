@@ -35,6 +35,8 @@ export interface Opening {
   readonly identity: Identity | null;
   /** Other limits than the gateway's, for an endpoint of its own. */
   readonly limits?: Limits;
+  /** What the client says of itself. */
+  readonly clientVersion?: string;
 }
 
 /** A client that closes by itself (or whose page does) has left; anything else was an accident. */
@@ -46,6 +48,8 @@ const REFUSED_IN_ONE_GO = 100;
 const KEPT_BACK_MS = 100;
 /** How long before its end a token is said to expire, in milliseconds. */
 const EXPIRING_MS = 60_000;
+/** So many messages are overheard of a socket that was closed, then its connection is cut. */
+const HEARD_AFTER_CLOSE = 100;
 /** While draining, so often some sockets are closed, in milliseconds. */
 const DRAIN_STEP_MS = 25;
 
@@ -94,12 +98,15 @@ export class Gateway {
     const socket = new Socket(id, wire, opening.serializer, limits, opening.identity, this.#options.host.clock.elapsed());
     this.#sockets.set(id, socket);
     this.#options.metrics.counts.sockets_opened++;
+    const { serializer, identity, clientVersion } = opening;
+    this.#options.note("socket open", { socket: id, user: identity?.user.id, vsn: serializer.vsn, client_version: clientVersion });
     return socket;
   }
 
   /** The transport read one message: text that is well-formed, or bytes. */
   receive(socket: Socket, data: string | Uint8Array): void {
-    if (socket.closed) return;
+    // It was closed, and yet it goes on.
+    if (socket.closed) return void (++socket.unknown > HEARD_AFTER_CLOSE && socket.wire.cut());
     this.#options.metrics.counts.messages_received++;
     socket.take(data);
     this.#schedule(socket);
@@ -119,6 +126,7 @@ export class Gateway {
   #over(socket: Socket, code: number, held: boolean): void {
     if (socket.closed) return;
     socket.closed = true;
+    socket.unknown = 0;
     this.#sockets.delete(socket.id);
     this.#options.metrics.closed(code);
     const seconds = Math.round((this.#options.host.clock.elapsed() - socket.openedAt) / 1000);
@@ -339,6 +347,7 @@ export class Gateway {
     try {
       if (typeof token !== "string") throw new Refusal("token_invalid", { message: "payload.token is no string" });
       const { user, expires } = await this.#options.verify(token);
+      if (socket.closed) return;
       if (socket.user && socket.user.id !== user.id) throw new Refusal("user_mismatch");
       const renewed = socket.user !== null;
       this.#options.gate.post(() => {
@@ -357,11 +366,18 @@ export class Gateway {
       if (!(error instanceof Refusal)) this.#options.host.report(error, "authenticate");
       refusal = error instanceof Refusal ? error : new Refusal("internal");
     }
-    this.#options.gate.post(() => {
-      this.#refuse(socket, null, ref, topic, refusal.reason, refusal.detail);
-      // One tick later, so that the reply is out.
-      this.#options.gate.post(() => this.close(socket, 4002, refusal.reason));
-    });
+    // The keys cannot be had: that says nothing of a token that renews, and the one before is still good.
+    const ends = !(socket.user && refusal.reason === "unavailable");
+    await new Promise<void>((resolve) =>
+      this.#options.gate.post(() => {
+        this.#refuse(socket, null, ref, topic, refusal.reason, refusal.detail);
+        // One tick later, so that the reply is out; nothing is served in between.
+        this.#options.gate.post(() => {
+          if (ends) this.close(socket, 4002, refusal.reason);
+          resolve();
+        });
+      })
+    );
   }
 
   /** Reading pauses; what was read already waits in its order. */
@@ -384,11 +400,10 @@ export class Gateway {
   /** An answer that no room gives, in its place among those of rooms. */
   #direct(socket: Socket, join_ref: Ref, ref: Ref, topic: string, status: "ok" | "error", body: string): void {
     const frame = socket.serializer.reply(join_ref, ref, topic, status, body);
-    this.#options.gate.finish({ actor: null, effects: [{ kind: "direct", socket: socket.id, frame, status }], undo: [] });
+    this.#options.gate.finish({ actor: null, effects: [{ kind: "direct", socket: socket.id, frame, status, body }], undo: [] });
   }
 
   #refuse(socket: Socket, join_ref: Ref, ref: Ref, topic: string, reason: Reason, detail: RefusalDetail = {}): void {
-    this.#options.metrics.refused(reason);
     this.#direct(socket, join_ref, ref, topic, "error", encode({ reason, ...detail }));
   }
 }

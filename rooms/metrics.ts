@@ -3,22 +3,27 @@
  * second; a library's would cost more than what they count. No topic, room or user is ever a label.
  */
 
+import { CLOSE_CODES, REASONS } from "../protocol/reason.ts";
+
 /** Each counter with its help text; `caseroom_<name>_total`. */
 const COUNTERS = {
   sockets_opened: "Sockets that opened.",
   messages_received: "WebSocket messages that came from clients.",
-  messages_sent: "WebSocket messages queued for clients: replies, pushes, events.",
+  messages_sent: "WebSocket messages handed to the network: replies, pushes, events.",
   joins: "Joins answered ok.",
   replies_ok: "Replies with status ok, joins among them.",
   replies_error: "Replies with status error.",
   broadcasts: "Events told to a topic that somebody hears.",
-  deliveries: "Events told to one session each; second names and `update` are not counted.",
+  deliveries: "Events told to one session each, late ones not; second names and `update` are not counted.",
   events_replayed: "Missed events told again after a join.",
   events_kept: "Entries appended to the log and committed.",
   passing_dropped: "Passing events that a slow reader did not get, or got later.",
   commits: "Transactions committed.",
   ticks_lost: "Ticks whose writes were not kept.",
 } as const;
+
+/** The close codes that are told apart: ours, and those that WebSockets have. Clients make up others. */
+const CODES: ReadonlySet<number> = new Set([1000, 1002, 1005, 1006, 1007, 1011, ...Object.keys(CLOSE_CODES).map(Number)]);
 
 export type Counter = keyof typeof COUNTERS;
 
@@ -39,10 +44,10 @@ export class Metrics {
   readonly #gauges: Gauge[] = [];
 
   closed(code: number): void {
-    count(this.closes, String(code));
+    count(this.closes, CODES.has(code) ? String(code) : "other");
   }
   refused(reason: string): void {
-    count(this.refusals, reason);
+    count(this.refusals, Object.hasOwn(REASONS, reason) ? reason : "other");
   }
   gauge(name: string, help: string, value: () => number): void {
     this.#gauges.push({ name, help, value });

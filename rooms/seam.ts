@@ -63,7 +63,7 @@ export type Effect =
   /** The session is over; told with phx_close or phx_error, or not at all when its join was refused. */
   | { readonly kind: "end"; readonly session: string; readonly event: "phx_close" | "phx_error" | null; readonly body: string }
   /** From the gateway to itself: an answer that no room gives, in its place among theirs. */
-  | { readonly kind: "direct"; readonly socket: string; readonly frame: Encoded; readonly status?: "ok" | "error" };
+  | { readonly kind: "direct"; readonly socket: string; readonly frame: Encoded; readonly status?: "ok" | "error"; readonly body?: string };
 
 /** The rooms, as a gateway sees them. A promise says that a join takes its time: the socket waits for it. [57] */
 export interface Rooms {

@@ -18,6 +18,8 @@ export interface Wire {
   flush(): void;
   /** Flushes, then closes. */
   close(code: CloseCode, reason: string): void;
+  /** Ends the connection at once. */
+  cut(): void;
   /** Bytes that were flushed and that the network has not taken yet. */
   readonly backlog: number;
   /** Bytes that ever came from the client, pings and unfinished frames included. */
@@ -63,7 +65,7 @@ export class Socket {
   warned = false;
   heardBytes = 0;
   heardAt: number;
-  /** Messages served before it had a user, and `rate_limited` answers so far. */
+  /** Messages served before it had a user, or overheard after it was closed; and `rate_limited` answers so far. */
   unknown = 0;
   refused = 0;
   #inbound: (string | Uint8Array)[] = [];
@@ -71,6 +73,7 @@ export class Socket {
   #full = false;
   #sessions = 0;
   #queued = 0;
+  #messages = 0;
   #unsolicited = 0;
   #behind = 0;
   #tick = -1;
@@ -150,14 +153,17 @@ export class Socket {
   }
 
   /** Sends what it asked for: that does not count as waiting. */
-  answer(packet: Packet): void {
+  answer(packet: Packet, messages = 1): void {
     if (this.closed) return;
     this.#queued += packet.length;
+    this.#messages += messages;
     this.wire.send(packet);
   }
-  /** What was queued is the network's now. */
-  flushed(): void {
-    this.#queued = 0;
+  /** What was queued is the network's now: so many messages. */
+  flushed(): number {
+    const messages = this.#messages;
+    this.#queued = this.#messages = 0;
+    return messages;
   }
   /** So much waits for it that it is asked for no more: its answers would pile up. */
   get burdened(): boolean {
@@ -185,6 +191,7 @@ export class Socket {
 
   #send(packet: Packet): void {
     this.#unsolicited += packet.length;
+    this.#messages++;
     this.wire.send(packet);
   }
 }

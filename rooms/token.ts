@@ -1,5 +1,15 @@
 /** Who somebody is, and what he may do: tokens checked with jose, the table of roles, and the claim of cases. */
-import { createLocalJWKSet, createRemoteJWKSet, errors, type JWTPayload, jwtVerify, type JWTVerifyGetKey, type JWTVerifyOptions, SignJWT } from "jose";
+import {
+  createLocalJWKSet,
+  createRemoteJWKSet,
+  customFetch,
+  errors,
+  type JWTPayload,
+  jwtVerify,
+  type JWTVerifyGetKey,
+  type JWTVerifyOptions,
+  SignJWT,
+} from "jose";
 import { z } from "zod";
 import { isName } from "../protocol/frame.ts";
 import { Refusal } from "../protocol/reason.ts";
@@ -103,11 +113,33 @@ class KeysUnavailable extends Error {
   override readonly name = "KeysUnavailable";
 }
 
-function keySet({ jwks, jwksUrl }: TokenConfig): JWTVerifyGetKey {
+/** A key set is a few kilobytes: whoever sends more than this is not read to the end. In bytes. */
+const KEY_SET_BYTES = 1_048_576;
+
+async function fetchBounded(url: string, options: RequestInit): Promise<Response> {
+  const response = await fetch(url, options);
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of response.body ?? []) {
+    if ((size += chunk.length) > KEY_SET_BYTES) throw new Error("the key set is too large");
+    chunks.push(chunk);
+  }
+  return new Response(response.status === 200 ? await new Blob(chunks as BlobPart[]).arrayBuffer() : null, {
+    status: response.status,
+    headers: response.headers,
+  });
+}
+
+function keySet({ jwks, jwksUrl, now }: TokenConfig): JWTVerifyGetKey {
   if (jwks) return createLocalJWKSet(jwks as Parameters<typeof createLocalJWKSet>[0]);
-  const remote = createRemoteJWKSet(jwksUrl!, { cooldownDuration: REFETCH_MS, cacheMaxAge: REFRESH_MS });
+  const fresh = () => createRemoteJWKSet(jwksUrl!, { cooldownDuration: REFETCH_MS, cacheMaxAge: REFRESH_MS, [customFetch]: fetchBounded });
+  let remote = fresh();
+  let latest = 0;
   return async (header, token) => {
     try {
+      // jose counts by the wall clock: set back, it would hold what it has for as long as that.
+      if (now() < latest) remote = fresh();
+      latest = now();
       return await remote(header, token);
     } catch (error) {
       if (error instanceof errors.JWKSNoMatchingKey || error instanceof errors.JWKSMultipleMatchingKeys || error instanceof errors.JOSENotSupported) {
@@ -129,7 +161,8 @@ async function verifyWith(keys: JWTVerifyGetKey | Uint8Array, token: string, opt
       try {
         return (await jwtVerify(token, key, options)).payload;
       } catch (inner) {
-        if (!(inner instanceof errors.JWSSignatureVerificationFailed)) throw inner;
+        // The signature held, the claims do not. Any other key may be the right one, and this one none at all.
+        if (inner instanceof errors.JWTExpired || inner instanceof errors.JWTClaimValidationFailed || inner instanceof errors.JWTInvalid) throw inner;
       }
     }
     throw new errors.JWSSignatureVerificationFailed();
@@ -139,7 +172,8 @@ async function verifyWith(keys: JWTVerifyGetKey | Uint8Array, token: string, opt
 function refuse(error: unknown): never {
   if (error instanceof errors.JWTExpired) throw new Refusal("token_expired");
   if (error instanceof KeysUnavailable) throw new Refusal("unavailable", { message: "the keys cannot be had now" });
-  if (error instanceof errors.JOSEError || error instanceof TypeError) throw new Refusal("token_invalid");
+  // A DOMException: the key that the token names is no key.
+  if (error instanceof errors.JOSEError || error instanceof TypeError || error instanceof DOMException) throw new Refusal("token_invalid");
   throw error;
 }
 

@@ -72,7 +72,6 @@ export abstract class Turns implements TurnOwner {
     } catch (error) {
       turn.vanish();
       if (error instanceof Refusal) {
-        this.ground.metrics.refused(error.reason);
         this.#logRefusal(turn, error);
         return { kind: "refused", refusal: error };
       }

@@ -59,9 +59,9 @@ export class Journal {
   /** `write` takes bytes and says how many it took. */
   constructor(private readonly write: (bytes: Uint8Array) => Promise<number> = (bytes) => Deno.stderr.write(bytes)) {}
 
-  /** `fields` are never payloads and never tokens. */
-  note(event: string, fields: Record<string, unknown>): void {
-    this.#add("info", { event, ...fields });
+  /** `fields` are never payloads and never tokens. `always`: it may not be dropped, however much else there is to say. */
+  note(event: string, fields: Record<string, unknown>, always = false): void {
+    this.#add("info", { event, ...fields }, always);
   }
 
   /** An error of ours with its causes. */
@@ -78,10 +78,10 @@ export class Journal {
     this.#add("error", { where, error: error instanceof Error ? error.stack ?? error.message : String(error), causes });
   };
 
-  #add(level: "info" | "error", line: Record<string, unknown>): void {
+  #add(level: "info" | "error", line: Record<string, unknown>, always = false): void {
     const second = Math.floor(Date.now() / 1000);
     if (second !== this.#second) [this.#second, this.#count] = [second, 0];
-    if (++this.#count > LINES_PER_SECOND || this.#lines.length > WAITING_BYTES) {
+    if (!always && (++this.#count > LINES_PER_SECOND || this.#lines.length > WAITING_BYTES)) {
       this.#drop();
       return;
     }

@@ -28,6 +28,9 @@ function readKeys(path: string): { keys: Record<string, unknown>[] } {
     throw new TypeError(`Cannot read AUTH_JWKS_FILE ${path}: ${error instanceof Error ? error.message : error}`);
   }
   const isPublic = (key: unknown) => typeof key === "object" && key !== null && "kty" in key && key.kty !== "oct";
+  if (Array.isArray(keys) && keys.some((key) => key !== null && typeof key === "object" && "d" in key)) {
+    throw new TypeError(`Cannot use AUTH_JWKS_FILE ${path}: it has a private key; put public ones there`);
+  }
   if (!Array.isArray(keys) || !keys.some(isPublic)) throw new TypeError(`Cannot use AUTH_JWKS_FILE ${path}: it has no public key`);
   return { keys };
 }

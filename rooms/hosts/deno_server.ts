@@ -126,8 +126,9 @@ function openDoor(maxPayload: number): WebSocketServer {
     clientTracking: false,
     perMessageDeflate: false,
     maxPayload,
+    // Once both sides have said that it is over, or should have, the connection ends within this time in milliseconds.
     // More pings than this in one go, unanswered because nobody reads, and ws cuts the connection. Its types do not know it yet.
-    ...{ maxPendingAutoPongs: 1000 },
+    ...{ maxPendingAutoPongs: 1000, closeTimeout: 1000 },
     // The only subprotocol is phoenix; others are not echoed. [11]
     handleProtocols: (protocols) => protocols.has("phoenix") ? "phoenix" : false,
   });
@@ -139,8 +140,14 @@ function attach(ws: WebSocket, raw: RawSocket, gateway: Gateway, opening: Openin
   // ws has checked that text is UTF-8.
   ws.on("message", (data, binary) => gateway.receive(socket, binary ? data as Uint8Array : data.toString()));
   ws.on("close", (code) => gateway.closed(socket, code));
-  // ws has closed with the right code already; the event only says why.
-  ws.on("error", ignore);
+  // ws has closed with the right code already, and waits for the other side: nobody else needs to.
+  ws.on("error", (error) => gateway.closed(socket, statusOf(error)));
+}
+
+/** The close code that ws has told the client for this error: it keeps it under a symbol of its own. */
+function statusOf(error: Error): number {
+  const symbol = Object.getOwnPropertySymbols(error).find(({ description }) => description === "status-code");
+  return Number(symbol && (error as unknown as Record<symbol, unknown>)[symbol]) || 1006;
 }
 
 function ignore(): void {}

@@ -131,6 +131,10 @@ export class DenoWire implements Wire {
     this.ws.close(code, reason.slice(0, 100));
   }
 
+  cut(): void {
+    this.raw.destroy();
+  }
+
   get backlog(): number {
     return this.raw.writableLength;
   }

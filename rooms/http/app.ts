@@ -52,7 +52,10 @@ export function makeApp(options: AppOptions): App {
   app.route("/", health(gateway, options.channels));
   app.notFound((c) => c.json({ reason: "not_found", message: "there is no such page" }, 404));
   app.onError((error, c) => {
-    if (error instanceof Refusal) return answerRefusal(c, error);
+    if (error instanceof Refusal) {
+      options.metrics.refused(error.reason);
+      return answerRefusal(c, error);
+    }
     // The client went away in the middle of its request.
     if (error.message === "aborted") return c.body(null, 400);
     options.report(error, `${c.req.method} ${c.req.routePath}`);

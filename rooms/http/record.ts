@@ -20,8 +20,9 @@ export function record(registry: Registry, gateway: Gateway, verify: Verify, lim
   app.get("/api/cases/:id/log", async (c) => {
     const user = await bearer(c.req.header("authorization"), verify);
     gateway.spend(user, "requests");
-    const topic = `case:${pathPart(c.req.url, 3)}`;
-    if (!isName(topic) || byteLength(topic) > limits.topic_bytes) throw new Refusal("not_found");
+    const id = pathPart(c.req.url, 3);
+    const topic = `case:${id}`;
+    if (!id || !isName(id) || byteLength(topic) > limits.topic_bytes) throw new Refusal("not_found");
     const limit = c.req.query("limit") ?? String(DEFAULT);
     if (!/^[1-9]\d{0,3}$/.test(limit) || Number(limit) > MOST) {
       throw new Refusal("invalid_payload", { message: `limit: it is no number from 1 to ${MOST}`, limit: MOST });

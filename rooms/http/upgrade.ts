@@ -26,7 +26,7 @@ export interface EndpointOptions {
   readonly trustProxy: boolean;
   /** Limits of this endpoint, when they are not the gateway's. */
   readonly limits?: Limits;
-  /** One line about every socket that opens or is turned away. */
+  /** One line about every socket that is turned away. */
   note(event: string, fields: Record<string, unknown>): void;
   report(error: unknown, where: string): void;
 }
@@ -65,8 +65,7 @@ export function upgrade(options: EndpointOptions): (c: Context<{ Bindings: HostB
       return turnAway(error.reason === "unavailable" ? 503 : 403, error.reason);
     }
     if (!c.env?.accept) return c.req.method === "GET" ? c.text("this is a WebSocket endpoint\n", 400) : c.body(null, 400);
-    options.note("socket open", { user: identity?.user.id, vsn: serializer.vsn, client_version: query.get("client_version")?.slice(0, 64) });
-    return c.env.accept({ serializer, identity, limits: options.limits });
+    return c.env.accept({ serializer, identity, limits: options.limits, clientVersion: query.get("client_version")?.slice(0, 64) });
   };
 }
 

@@ -1,9 +1,8 @@
 /** `POST /api/users/:sub/disconnect`: a back end or an administrator closes all sockets of a user. */
 import { Hono } from "hono";
-import { isName } from "../../protocol/frame.ts";
 import { Refusal } from "../../protocol/reason.ts";
 import type { Gateway } from "../gateway.ts";
-import type { Verify } from "../token.ts";
+import { Claims, type Verify } from "../token.ts";
 import { bearer, pathPart } from "./bearer.ts";
 
 /**
@@ -15,8 +14,8 @@ export function users(gateway: Gateway, verify: Verify, note: (event: string, fi
   app.post("/api/users/:sub/disconnect", async (c) => {
     const by = await bearer(c.req.header("authorization"), verify);
     if (by.role !== "service" && by.role !== "admin") throw new Refusal("forbidden", { message: `the role ${by.role} may not disconnect users` });
-    const user = pathPart(c.req.url, 3);
-    if (!isName(user)) throw new Refusal("not_found");
+    const { data: user } = Claims.shape.sub.safeParse(pathPart(c.req.url, 3));
+    if (user === undefined) throw new Refusal("not_found", { message: "no user can have that id" });
     const disconnected = gateway.disconnect(user);
     note("user disconnected", { user, by: by.id, sockets: disconnected });
     return c.json({ disconnected });

@@ -82,6 +82,9 @@ export class MemoryWire implements Wire {
     this.flush();
     this.code ??= code;
   }
+  cut(): void {
+    this.code ??= 1006;
+  }
   pause(): void {
     this.paused = true;
   }
