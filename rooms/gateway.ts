@@ -105,11 +105,21 @@ export class Gateway {
 
   /** The transport read one message: text that is well-formed, or bytes. */
   receive(socket: Socket, data: string | Uint8Array): void {
-    // It was closed, and yet it goes on.
-    if (socket.closed) return void (++socket.unknown > HEARD_AFTER_CLOSE && socket.wire.cut());
+    if (socket.closed) return this.#overhear(socket);
     this.#options.metrics.counts.messages_received++;
     socket.take(data);
     this.#schedule(socket);
+  }
+
+  /** A ping or a pong: the transport has dealt with it, but they count as messages. */
+  control(socket: Socket): void {
+    if (socket.closed) this.#overhear(socket);
+    else if (this.#isFlood(socket, 1, this.#options.host.clock.elapsed())) this.close(socket, 1008, "too many messages");
+  }
+
+  /** It was closed, and yet it goes on. */
+  #overhear(socket: Socket): void {
+    if (++socket.unknown > HEARD_AFTER_CLOSE) socket.wire.cut();
   }
 
   /** The connection is gone, with that code; 1006 without a close frame. Who did not leave may be back soon. */
@@ -149,18 +159,29 @@ export class Gateway {
 
   /**
    * Takes no more joins, and closes everything with 1012 within `ms`, some at a time: the clients come back by themselves,
-   * and not all at once. [50] Resolves when all are closed.
+   * and not all at once. [50] Resolves when the last ones are about to be, in the next ticks.
    */
   async drain(ms: number): Promise<void> {
     this.#draining = true;
     this.#stopSweep();
     const { clock } = this.#options.host;
+    const waiting = [...this.#sockets.values()];
     for (let left = Math.floor(ms / DRAIN_STEP_MS);; left--) {
-      const sockets = [...this.#sockets.values()];
-      for (const socket of sockets.slice(0, Math.ceil(sockets.length / (left + 1)))) this.close(socket, 1012, "the server is restarting", true);
-      if (this.#sockets.size === 0 || left <= 0) return;
+      for (const socket of waiting.splice(0, Math.ceil(waiting.length / (left + 1)))) this.#dismiss(socket);
+      if (waiting.length === 0) return;
       await new Promise<void>((resolve) => void clock.after(DRAIN_STEP_MS, resolve));
     }
+  }
+
+  /** What was read of it is answered first. */
+  #dismiss(socket: Socket): void {
+    const close = () => this.close(socket, 1012, "the server is restarting", true);
+    if (socket.closed || !socket.hasNext) return close();
+    this.#options.gate.post(() => {
+      this.#serve(socket);
+      if (socket.hasNext && !socket.waiting && !socket.burdened) this.#dismiss(socket);
+      else this.#options.gate.post(close);
+    });
   }
 
   /** Looks after silent, unauthenticated and expired sockets, from now on. */
@@ -387,9 +408,9 @@ export class Gateway {
     const resume = () =>
       this.#options.gate.post(() => {
         socket.waiting = false;
-        if (socket.closed) return;
+        // A closed one too: what it still has to say is that it heard so.
         socket.wire.resume();
-        this.#serve(socket);
+        if (!socket.closed) this.#serve(socket);
       });
     until.then(resume, (error) => {
       this.#options.host.report(error, "a slow join");

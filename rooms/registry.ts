@@ -156,7 +156,7 @@ export class Registry implements Rooms {
   }
 
   #mayLogRefusal(user: string): boolean {
-    const now = this.#host.clock.now();
+    const now = this.#host.clock.elapsed();
     if (now - this.#refusalsSince > 60_000) {
       this.#refusals.clear();
       this.#refusalsSince = now;
@@ -221,14 +221,14 @@ export class Registry implements Rooms {
     const due = this.storage.nextTimer();
     if (due === null) return;
     // A clock's callback takes at most 2^31 - 1 ms.
-    const wait = Math.min(Math.max(0, due - this.#host.clock.now()), 2 ** 31 - 1);
+    const wait = Math.min(Math.max(0, due - this.storage.steadyNow()), 2 ** 31 - 1);
     this.#alarm = this.#host.clock.after(wait, () => this.gate.post(() => this.#ring()));
   }
 
   #ring(): void {
     // Armed again after the commit, or after a lost one: the rows that remain are due.
     this.#host.clock.after(RETRY_MS, () => this.gate.post(() => this.#armTimers()));
-    const now = this.#host.clock.now();
+    const now = this.storage.steadyNow();
     for (const { room, name } of this.storage.dueTimers(now)) {
       const actor = this.#actor(room);
       if (actor) actor.timer(name);

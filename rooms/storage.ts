@@ -1,5 +1,5 @@
 /** What rooms keep besides their own tables: migrations, the log, named timers, and the outbox of calls to other rooms. */
-import type { Host, SqlHost } from "./host.ts";
+import type { Clock, Host, SqlHost } from "./host.ts";
 import { Log, LOG_MARKS, LOG_SCHEMA } from "./log.ts";
 
 const CORE_SCHEMA = [
@@ -42,10 +42,14 @@ export class Storage {
   readonly sql: SqlHost;
   /** Why the last lost tick was lost. */
   lostBecause: unknown;
+  readonly #clock: Clock;
+  readonly #began: number;
 
   /** `owners`: each kind of room with its migrations. */
   constructor(host: Host, owners: ReadonlyMap<string, readonly string[]>) {
     this.sql = host.sql;
+    this.#clock = host.clock;
+    this.#began = host.clock.now() - host.clock.elapsed();
     migrate(this.sql, "core", CORE_SCHEMA);
     for (const [owner, migrations] of owners) migrate(this.sql, owner, migrations);
     this.sql.commit();
@@ -71,6 +75,11 @@ export class Storage {
   /** After a lost tick, once its turns are undone: nothing remembered of the disk can be trusted. */
   recover(): void {
     this.log.forgetAll();
+  }
+
+  /** Milliseconds since 1970 as the machine believed when this program started: whoever sets its clock moves no timer. */
+  steadyNow(): number {
+    return Math.round(this.#began + this.#clock.elapsed());
   }
 
   setTimer(room: string, name: string, due: number): void {

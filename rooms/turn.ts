@@ -139,7 +139,7 @@ export class Turn implements Context, Finished, SessionPresence {
     this.#alive();
     this.actor.wrote = true;
     this.timers = true;
-    this.actor.storage.setTimer(this.actor.name, timer, this.now() + ms);
+    this.actor.storage.setTimer(this.actor.name, timer, this.actor.storage.steadyNow() + ms);
   }
   call(room: string, message: unknown): void {
     this.#alive();

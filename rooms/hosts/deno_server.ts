@@ -97,14 +97,14 @@ class PlainConnections {
     server.on("connection", (raw) => {
       if (since.size + gateway.size >= limits.connections) return void raw.destroy();
       raw.on("close", this.#closed);
-      since.set(raw, Date.now());
+      since.set(raw, performance.now());
     });
     // A new request on a connection that is kept alive has its own time.
     server.on("request", (incoming) => {
-      if (since.has(incoming.socket)) since.set(incoming.socket, Date.now());
+      if (since.has(incoming.socket)) since.set(incoming.socket, performance.now());
     });
     this.#sweep = setInterval(() => {
-      const latest = Date.now() - limits.request_ms;
+      const latest = performance.now() - limits.request_ms;
       for (const [raw, from] of since) if (from < latest) raw.destroy();
     }, Math.min(1000, limits.request_ms));
   }
@@ -140,8 +140,16 @@ function attach(ws: WebSocket, raw: RawSocket, gateway: Gateway, opening: Openin
   // ws has checked that text is UTF-8.
   ws.on("message", (data, binary) => gateway.receive(socket, binary ? data as Uint8Array : data.toString()));
   ws.on("close", (code) => gateway.closed(socket, code));
+  controls.set(ws, () => gateway.control(socket));
+  ws.on("ping", control).on("pong", control);
   // ws has closed with the right code already, and waits for the other side: nobody else needs to.
   ws.on("error", (error) => gateway.closed(socket, statusOf(error)));
+}
+
+/** One listener for all sockets: they are many. */
+const controls = new WeakMap<WebSocket, () => void>();
+function control(this: WebSocket): void {
+  controls.get(this)!();
 }
 
 /** The close code that ws has told the client for this error: it keeps it under a symbol of its own. */

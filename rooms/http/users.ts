@@ -17,7 +17,7 @@ export function users(gateway: Gateway, verify: Verify, note: (event: string, fi
     const { data: user } = Claims.shape.sub.safeParse(pathPart(c.req.url, 3));
     if (user === undefined) throw new Refusal("not_found", { message: "no user can have that id" });
     const disconnected = gateway.disconnect(user);
-    note("user disconnected", { user, by: by.id, sockets: disconnected });
+    if (disconnected > 0) note("user disconnected", { user, by: by.id, sockets: disconnected });
     return c.json({ disconnected });
   });
   return app;
