@@ -18,7 +18,7 @@ const Environment = z.object({
   AUTH_SECRET: z.string().refine((value) => new TextEncoder().encode(value).length >= 32, "it has fewer than 32 bytes").optional()
     .describe("the HS256 secret of your tokens, at least 32 bytes"),
   AUTH_JWKS_URL: z.url({ protocol: /^https?$/ }).optional().describe("or where your public keys are (asymmetric algorithms only)"),
-  AUTH_JWKS_FILE: z.string().min(1).optional().describe("or a file with them"),
+  AUTH_JWKS_FILE: z.string().min(1).optional().describe("or a file with them, read when the server starts"),
   AUTH_ISSUER: z.string().min(1).optional().describe("the `iss` that tokens must have"),
   AUTH_AUDIENCE: z.string().min(1).optional().describe("the `aud` that tokens must have"),
   ALLOWED_ORIGINS: Origins.describe(

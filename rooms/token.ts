@@ -138,7 +138,7 @@ function keySet({ jwks, jwksUrl, now }: TokenConfig): JWTVerifyGetKey {
   return async (header, token) => {
     try {
       // jose counts by the wall clock: set back, it would hold what it has for as long as that.
-      if (now() < latest) remote = fresh();
+      if (now() < latest - 1000) remote = fresh();
       latest = now();
       return await remote(header, token);
     } catch (error) {
