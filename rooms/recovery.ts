@@ -39,7 +39,9 @@ export class Recovery {
     const key = JSON.stringify([topic, cursor]);
     let kept = this.#read.get(key);
     if (kept === undefined) {
-      kept = this.#find(cursor, contract, topic);
+      const position = this.log.positionOf(this.room, cursor);
+      if (position === undefined) return null;
+      kept = this.#find(position, contract, topic);
       if (this.#read.size === 0) this.clock.after(KEPT_MS, () => this.forget());
       if (this.#read.size < KEPT) this.#read.set(key, kept);
     }
@@ -50,9 +52,7 @@ export class Recovery {
     return told;
   }
 
-  #find(cursor: string, contract: Channel, topic: string): readonly Kept[] | null {
-    const position = this.log.positionOf(this.room, cursor);
-    if (position === undefined) return null;
+  #find(position: number, contract: Channel, topic: string): readonly Kept[] | null {
     const { recovery_events: entries, recovery_bytes: bytes } = this.limits;
     const found = this.log.since(this.room, position, { entries, bytes });
     return found && found.filter((entry) => entry.topic === topic && own(contract.events, entry.event)?.kind === "lasting");

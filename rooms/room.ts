@@ -82,6 +82,7 @@ export interface Behaviour<C extends Channel = Channel> {
   admit(ctx: Context<C>): void;
   /** Whoever is refused `not_found` waits so many milliseconds for `ctx.admitAgain()`: what he asks for may be on its way. */
   readonly patienceMs?: number;
+  /** What it broadcasts misses the joiner [59], for good when it lasts: that is for `arrive`. */
   join(ctx: Context<C>, params: JoinParams<C>): JoinReply<C> | Later<Loose, JoinReply<C>>;
   /** Whether this user may see that event of the past, today: asked for what he missed. Without it, whoever is admitted sees all. */
   sees?(ctx: Context<C>, event: string, payload: Loose): boolean;
