@@ -56,7 +56,7 @@ export class Actor extends Turns {
       elapsed: () => clock.elapsed(),
       after: (ms, callback) => clock.after(ms, () => ground.gate.post(callback)),
     };
-    this.#pace = new Pace(ticking, 1000 / ground.limits.cursors, (effects) => this.tell(effects, true));
+    this.#pace = new Pace(ticking, 1000 / ground.limits.cursors, (effects, undo) => ground.gate.finish({ actor: this, effects, undo }));
     for (const member of this.host.members.of(this.name)) this.#load(member);
   }
 

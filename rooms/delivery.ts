@@ -11,10 +11,10 @@ import type { Pack, Packet, Session, Socket } from "./socket.ts";
 
 type Of<K extends Effect["kind"]> = Extract<Effect, { kind: K }>;
 
-/** An event as one version of the wire says it; null where it cannot. `more`: its second name and its `update`, for those who want them. */
+/** An event as one version of the wire says it; null where it cannot. `more`: its second name and its `update`, made once somebody wants them. */
 interface Said {
   readonly packet: Packet | null;
-  readonly more: readonly Packet[] | null;
+  more?: readonly Packet[];
 }
 
 export interface DeliveryOptions {
@@ -130,21 +130,24 @@ export class Delivery {
     const { topic, durability, except, key } = effect;
     const { counts } = this.options.metrics;
     const now = this.options.clock.now();
+    const hasMore = durability === "lasting" || effect.alias !== undefined;
     let v1: Said | undefined, v2: Said | undefined;
     let slow: Socket[] | null = null;
     let told = 0;
     for (const session of subscribers) {
       const { socket } = session;
       if (session.id === except) continue;
-      const { packet, more } = socket.serializer === V2 ? v2 ??= this.#say(V2, effect) : v1 ??= this.#say(V1, effect);
+      const said = socket.serializer === V2 ? v2 ??= this.#say(V2, effect) : v1 ??= this.#say(V1, effect);
+      const { packet } = said;
       // `exp` is checked before every delivery, not only by a timer.
       if (packet === null || now >= socket.expires || socket.closed) continue;
       const late = key === undefined ? undefined : { key, topic, sender: except };
       const how = this.#tell(socket, packet, durability, late);
       if (how === "told") told++;
       else if (how === "lost") (slow ??= []).push(socket);
-      if (more !== null && session.aliases) {
-        more.forEach((packet, index) => this.#tell(socket, packet, durability, late && { ...late, key: `${index} ${key}` }));
+      if (hasMore && session.aliases) {
+        said.more ??= this.#sayMore(socket.serializer, effect);
+        said.more.forEach((packet, index) => this.#tell(socket, packet, durability, late && { ...late, key: `${index} ${key}` }));
       }
     }
     counts.broadcasts++;
@@ -152,16 +155,19 @@ export class Delivery {
     for (const socket of slow ?? []) this.options.tooSlow(socket);
   }
 
-  #say(serializer: Serializer, { topic, event, body, durability, alias }: Of<"broadcast">): Said {
-    const say = (event: string, text: typeof body) => {
-      const frame = serializer.broadcast(topic, event, text);
-      return frame === null ? null : this.options.pack(frame);
-    };
-    const more: (Packet | null)[] = [];
-    if (alias !== undefined) more.push(say(alias, body));
+  #say(serializer: Serializer, { topic, event, body }: Of<"broadcast">): Said {
+    const frame = serializer.broadcast(topic, event, body);
+    return { packet: frame === null ? null : this.options.pack(frame) };
+  }
+
+  #sayMore(serializer: Serializer, { topic, event, body, durability, alias }: Of<"broadcast">): Packet[] {
+    const more = alias === undefined ? [] : [this.#say(serializer, { kind: "broadcast", topic, event: alias, body, durability }).packet];
     // Every lasting event has its mirror, for those who listen to one event only. [B06, X21]
-    if (durability === "lasting") more.push(say("update", `{"event":${encode(event)},"payload":${body}}`));
-    return { packet: say(event, body), more: more.length === 0 ? null : more.filter((packet) => packet !== null) };
+    if (durability === "lasting") {
+      const mirror = `{"event":${encode(event)},"payload":${body}}`;
+      more.push(this.#say(serializer, { kind: "broadcast", topic, event: "update", body: mirror, durability }).packet);
+    }
+    return more.filter((packet) => packet !== null);
   }
 
   #tell(socket: Socket, packet: Packet, durability: EventKind, late?: Parameters<Socket["tell"]>[2]): ReturnType<Socket["tell"]> {

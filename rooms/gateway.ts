@@ -314,6 +314,7 @@ export class Gateway {
     if (!old && socket.topics.size >= socket.limits.topics_per_socket) {
       // Joins of this very tick may yet be refused: asked again in the next one.
       if ([...socket.topics.values()].some((session) => session.place < 0)) return "again";
+      if (!this.#spend(socket, user, now, message, join_ref, [["joins", 1]])) return;
       return refuse("too many channels joined", { limit: socket.limits.topics_per_socket });
     }
     if (!this.#spend(socket, user, now, message, join_ref, [["joins", 1]])) return;

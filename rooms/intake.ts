@@ -22,7 +22,7 @@ export function takeJoin(contract: Channel, said: Said & { readonly user: User }
   const common = check(CommonJoin, said.payload);
   // The token alone says who somebody is.
   if (common.user_id !== undefined && common.user_id !== said.user.id) throw new Refusal("user_mismatch");
-  return { common, own: takePayload(contract.join.payload, said.payload) };
+  return { common, own: takePayload(contract.join.payload, said.payload, limits) };
 }
 
 /** Runs what a member pushed and returns the reply. Throws what went wrong. */
@@ -35,7 +35,7 @@ export function say(turn: Turn, { contract, behaviour }: { contract: Channel; be
   const spec = own<PushSpec>(contract.pushes, event);
   if (!spec) throw contract.loose ? new TypeError(`Cannot find a clause for ${event}`) : new Refusal("unknown_event");
   checkPayload(payload, limits, said.size);
-  return behaviour.on[event](turn, contract.loose ? payload : takePush(spec, payload));
+  return behaviour.on[event](turn, contract.loose ? payload : takePush(spec, payload, limits));
 }
 
 /** All messages in their order, or none: the first one that is refused takes the turn with it. */
@@ -50,7 +50,7 @@ function sayAll(turn: Turn, { contract, behaviour }: { contract: Channel; behavi
       const spec = own<PushSpec>(contract.pushes, event);
       if (event === "batch") throw new Refusal("invalid_payload", { message: "a batch in a batch" });
       if (!spec) throw new Refusal("unknown_event");
-      const response = behaviour.on[event](turn, takePush(spec, payload));
+      const response = behaviour.on[event](turn, takePush(spec, payload, limits));
       if (response instanceof Later) throw new Refusal("invalid_payload", { message: `${event} takes its time: it cannot stand in a batch` });
       return { status: "ok", response: response ?? {} };
     } catch (error) {
@@ -62,7 +62,7 @@ function sayAll(turn: Turn, { contract, behaviour }: { contract: Channel; behavi
   return { results };
 }
 
-function takePush(spec: PushSpec, payload: unknown): unknown {
+function takePush(spec: PushSpec, payload: unknown, limits: Limits): unknown {
   if (payload instanceof Uint8Array) {
     if (!spec.binary) throw new Refusal("binary_not_supported");
     return payload;
@@ -72,11 +72,12 @@ function takePush(spec: PushSpec, payload: unknown): unknown {
     if (!spec.encrypted) throw new Refusal("encrypted_not_supported");
     return check(Sealed, payload);
   }
-  return takePayload(spec.payload, payload);
+  return takePayload(spec.payload, payload, limits);
 }
 
-function takePayload(schema: ZodType, payload: object): unknown {
-  cleanFields(payload);
+function takePayload(schema: ZodType, payload: object, limits: Limits): unknown {
+  // Signs that are escaped take more room than before.
+  if (cleanFields(payload)) checkPayload(payload, limits);
   return check(schema, payload);
 }
 

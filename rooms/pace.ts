@@ -9,8 +9,12 @@ export class Pace {
   readonly #keys = new Map<string, { toldAt: number; waiting: Broadcast | null }>();
   #armed = false;
 
-  /** `clock` calls back inside a tick; `tell` gets what has come due. */
-  constructor(private readonly clock: Clock, private readonly intervalMs: number, private readonly tell: (effects: Broadcast[]) => void) {}
+  /** `clock` calls back inside a tick; `tell` gets what has come due, and how to take that back when the tick is lost. */
+  constructor(
+    private readonly clock: Clock,
+    private readonly intervalMs: number,
+    private readonly tell: (effects: Broadcast[], undo: (() => void)[]) => void,
+  ) {}
 
   /** Whether it must wait: then it takes the place of what waited under its key; `undo` puts that back. */
   holds(effect: Broadcast, undo: (() => void)[] = []): boolean {
@@ -23,7 +27,9 @@ export class Pace {
       undo.push(() => known.waiting = before);
       return true;
     }
-    this.#keys.set(effect.key, { toldAt: now, waiting: null });
+    const { key } = effect;
+    this.#keys.set(key, { toldAt: now, waiting: null });
+    undo.push(() => void (known ? this.#keys.set(key, known) : this.#keys.delete(key)));
     this.#arm(this.intervalMs);
     return false;
   }
@@ -45,6 +51,7 @@ export class Pace {
   #ring(): void {
     const now = this.clock.elapsed();
     const due: Broadcast[] = [];
+    const undo: (() => void)[] = [];
     let next = Infinity;
     for (const [key, known] of this.#keys) {
       if (now - known.toldAt >= this.intervalMs) {
@@ -52,13 +59,15 @@ export class Pace {
           this.#keys.delete(key);
           continue;
         }
-        due.push(known.waiting);
+        const { toldAt, waiting } = known;
+        undo.push(() => void Object.assign(known, { toldAt, waiting }));
+        due.push(waiting);
         known.toldAt = now;
         known.waiting = null;
       }
       next = Math.min(next, known.toldAt + this.intervalMs - now);
     }
-    if (due.length > 0) this.tell(due);
+    if (due.length > 0) this.tell(due, undo);
     if (next < Infinity) this.#arm(next);
   }
 }

@@ -35,7 +35,7 @@ export function publish(
     const { alias } = spec;
     const payload = at(`events.${index}.payload`, () => {
       checkPayload(raw, limits);
-      if (typeof raw === "object" && raw !== null) cleanFields(raw);
+      if (typeof raw === "object" && raw !== null && cleanFields(raw)) checkPayload(raw, limits);
       return check(spec.payload, raw);
     });
     const entry = { at: turn.now(), user, topic: turn.actor.topicOf(contract), event, payload: encode(payload), id };

@@ -104,9 +104,9 @@ export abstract class Turns implements TurnOwner {
     }
   }
 
-  /** Sends effects that no handler is behind; `anyway` when they speak of what was kept in an earlier tick. */
-  protected tell(effects: readonly Effect[], anyway = false): void {
-    this.ground.gate.finish({ actor: this, effects, undo: [], lost: anyway ? () => effects : null });
+  /** Sends effects that no handler is behind. */
+  protected tell(effects: readonly Effect[]): void {
+    this.ground.gate.finish({ actor: this, effects, undo: [] });
   }
 
   protected finish(turn: Turn): void {

@@ -10,7 +10,7 @@ import { jwtVerify } from "jose";
 // @ts-types="@types/ws"
 import { WebSocketServer } from "ws";
 import { BareLog } from "./bare_log.ts";
-import { SECRET, stand } from "./serving.ts";
+import { memory, SECRET, stand } from "./serving.ts";
 
 /** One socket. `answers` wait for the flush; they are all alike. */
 class Peer {
@@ -139,4 +139,4 @@ function textFrame(text: string): Uint8Array {
   return frame;
 }
 
-server.listen(0, "127.0.0.1", () => void stand({ port: (server.address() as AddressInfo).port, raised: [] }));
+server.listen(0, "127.0.0.1", () => void stand({ port: (server.address() as AddressInfo).port, raised: [] }, { memory }));

@@ -1,4 +1,4 @@
-/** Caseroom as `main.ts` builds it, with one room of the bench beside the real ones. */
+/** Caseroom as `main.ts` builds it, with one room of the bench beside the real ones: `caseroom.ts FOLDER [default]`. */
 import { z } from "zod";
 import { channel, lasting, passing } from "../../protocol/contract.ts";
 import { rooms } from "../../rooms/channels/mod.ts";
@@ -9,7 +9,7 @@ import { packFrame } from "../../rooms/hosts/deno_wire.ts";
 import { LIMITS, type Limits } from "../../rooms/limits.ts";
 import { behave, room } from "../../rooms/room.ts";
 import { verifier } from "../../rooms/token.ts";
-import { SECRET, stand } from "./serving.ts";
+import { memory, SECRET, stand } from "./serving.ts";
 
 const Id = z.string().min(1).max(255);
 
@@ -31,11 +31,14 @@ const Note = z.object({
   tags: z.array(z.string().max(255)).max(100).optional(),
 });
 
+/** What fills the buffers between the server and who does not read. */
+const Filling = z.object({ text: z.string() });
+
 const benchChannel = channel({
   topic: "bench:{id}",
   join: { payload: z.object({}), reply: z.object({}) },
-  pushes: { shout: { payload: Viewing }, echo: { payload: Viewing, reply: Viewing }, keep: { payload: Note } },
-  events: { shouted: passing(Viewing), kept: lasting(Note) },
+  pushes: { shout: { payload: Viewing }, echo: { payload: Viewing, reply: Viewing }, keep: { payload: Note }, fill: { payload: Filling } },
+  events: { shouted: passing(Viewing), kept: lasting(Note), filled: passing(Filling) },
 });
 
 const benchRoom = room("bench/{id}", {
@@ -48,18 +51,22 @@ const benchRoom = room("bench/{id}", {
         shout: (ctx, viewing) => ctx.broadcast("shouted", viewing),
         echo: (_ctx, viewing) => viewing,
         keep: (ctx, note) => ctx.broadcast("kept", note),
+        fill: (ctx, filling) => ctx.broadcast("filled", filling),
       },
     }),
   ],
 });
 
 // A bench asks more of one user than a person does: what is counted per user is raised, and named in the table.
-const raised = Object.entries(LIMITS).filter(([name, { unit }]) => /\bper\b/.test(unit) && name !== "refusals_logged").map(([name]) => name);
+// `default` leaves all limits as they are.
+const raised = Deno.args[1] === "default"
+  ? []
+  : Object.entries(LIMITS).filter(([name, { unit }]) => /\bper\b/.test(unit) && name !== "refusals_logged").map(([name]) => name);
 const limits = Object.fromEntries(Object.entries(LIMITS).map(([name, { value }]) => [name, raised.includes(name) ? 2 ** 31 - 1 : value])) as Limits;
 
 const journal = new Journal();
 const host = denoHost(`${Deno.args[0]}/log.db`);
-const { registry, gateway, app } = build({
+const { registry, gateway, app, metrics } = build({
   host,
   rooms: [...rooms, benchRoom],
   verify: verifier({ secret: SECRET, maxBytes: limits.token_bytes, now: () => Date.now() }),
@@ -73,4 +80,11 @@ const { registry, gateway, app } = build({
 const { port } = await serve(app, gateway, { host: "127.0.0.1", port: 0, limits, report: host.report });
 registry.start();
 gateway.start();
-await stand({ port, raised });
+await stand({ port, raised }, {
+  memory,
+  counts: () => metrics.counts,
+  async drain() {
+    await gateway.drain(1000);
+    registry.gate.drain();
+  },
+});

@@ -27,11 +27,13 @@ export function open(port: number, token: string): Promise<Connection> {
     };
     socket.on("data", (chunk: Uint8Array) => connection.hear(chunk));
     socket.on("error", reject);
-    socket.write(
-      `GET /socket/websocket?vsn=2.0.0&token=${token} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-    );
+    socket.write(upgradeRequest(port, token));
   });
+}
+
+export function upgradeRequest(port: number, token: string): string {
+  return `GET /socket/websocket?vsn=2.0.0&token=${token} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 }
 
 /** Resolves when the reply to the join has come, with what it said. */

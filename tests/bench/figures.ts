@@ -1,4 +1,5 @@
-/** The figures, as data: what load, what is counted, and how much of the bare loop is asked. */
+/** The figures, as data: what load, what is counted, and how much of the bare loop, or of the same without trouble, is asked. */
+import type { Spent } from "./machine.ts";
 
 interface Common {
   readonly port: number;
@@ -40,13 +41,8 @@ export type Load = PushLoad | ConnectLoad | IdleLoad;
 /** What the generator is told. */
 export type Job = Load & Common;
 
-/** What it counted in one window; CPU in seconds. */
-export interface Counted {
-  readonly seconds: number;
-  readonly server: number;
-  readonly generator: number;
-  /** What else ran on the server's core. */
-  readonly others: number;
+/** What it counted in one window. */
+export interface Counted extends Spent {
   readonly replies: number;
   readonly events: number;
   readonly reads: number;
@@ -121,6 +117,54 @@ export const FIGURES: readonly Figure[] = [
 ];
 
 export const IDLE = { name: "memory", what: "memory per idle joined socket, 5,000 sockets in cases of 20", sockets: 5000, perTopic: 20, asked: 20 } as const;
+
+/** Clients that all dial within `spreadMs`, join cases of `perTopic`, and are told what they missed when they ask for it. */
+export interface CrowdLoad {
+  readonly clients: number;
+  readonly perTopic: number;
+  readonly missed: number;
+  readonly spreadMs: number;
+}
+
+/** As after a broken network: nothing spreads them. */
+export const RECOVER = {
+  name: "recover",
+  what: "1,000 clients at once, in cases of 20, recover 300 missed events each, beside plain joins",
+  load: { clients: 1000, perTopic: 20, missed: 300, spreadMs: 0 },
+  asked: 0.5,
+} as const;
+
+/** They dial as they were closed: the drain spreads that over a second. */
+export const REDIAL = {
+  name: "redial",
+  what: "p99 of 5,000 joins that recover 20 events after a restart, dialled within a second, beside plain joins",
+  load: { clients: 5000, perTopic: 20, missed: 20, spreadMs: 1000 },
+  asked: 3,
+} as const;
+
+/** Members of one topic of whom each tells all of them something once in `everyMs`: within the default budgets. */
+export const STEADY = { topic: "bench:0", members: 100, everyMs: 1000, windowMs: 4000 } as const;
+
+export const PAUSED = {
+  name: "paused",
+  what: "p99 of 10,000 deliveries/s to 100 members while 10 others do not read, beside without",
+  readers: 10,
+  asked: 1.5,
+} as const;
+
+export const FLOOD = {
+  name: "flood",
+  what: "p99 of the same while another user floods one socket, default budgets, beside without",
+  /** A push of which 100 a minute are allowed. */
+  message: JSON.stringify(["1", "2", "bench:0", "shout", { document_id: "doc_99999999", page: 12, x: 318.25, y: 604.5, tool: "pointer" }]),
+  asked: 1.5,
+} as const;
+
+/**
+ * Cases joined and left, on so many sockets with so many joins at a time each. It is warm once the longest window of a budget, a
+ * minute, has been full.
+ */
+export const CHURN = { name: "churn", sockets: 8, atOnce: 50, warm: 20_000, warmMs: 65_000, million: 1_000_000, step: 100_000, asked: 0.05 } as const;
 
 /** Above this share of its core, the generator may be what limits: then the server's CPU is what is compared. */
 export const BUSY = 0.85;

@@ -3,8 +3,9 @@
  * counted. Frames are made beforehand and counted by their headers, so that this core is not what is measured.
  */
 import { enter, many, open } from "./client.ts";
-import { busySeconds, cpuSeconds } from "./machine.ts";
 import type { Counted, Job } from "./figures.ts";
+import { since, sleep, spent } from "./machine.ts";
+import { fail } from "./serving.ts";
 import { CLOSE_FRAME, FrameCounter, joinFrame, pushFrame, repeated, Tally } from "./wire.ts";
 
 const VIEWING = { document_id: "doc_8f14e45fceea", page: 12, x: 318.25, y: 604.5, tool: "pointer" };
@@ -74,22 +75,9 @@ async function idling({ port, tokens, sockets, perTopic, topic }: Extract<Job, {
   for (const connection of connections) connection.hear = () => {};
 }
 
-function fail(error: unknown): never {
-  console.error(error);
-  Deno.exit(1);
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
 function snapshot(job: Job): Counted {
-  const server = cpuSeconds(job.pid);
   return {
-    seconds: performance.now() / 1000,
-    server,
-    others: busySeconds(job.core) - server,
-    generator: cpuSeconds(Deno.pid),
+    ...spent(job),
     replies: tally.replies,
     events: tally.events,
     reads: tally.reads,
@@ -103,7 +91,7 @@ async function measure(job: Job): Promise<Counted> {
   const before = snapshot(job);
   await sleep(job.windowMs);
   const after = snapshot(job);
-  return Object.fromEntries(Object.entries(after).map(([key, value]) => [key, value - before[key as keyof Counted]])) as unknown as Counted;
+  return since(before, after);
 }
 
 const job: Job = JSON.parse(Deno.args[0]);

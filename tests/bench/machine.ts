@@ -19,6 +19,38 @@ export function busySeconds(core: number): number {
   return (user + nice + system + irq + softirq + steal) / TICKS;
 }
 
+/** What a stretch of time has cost, in seconds; CPU where nothing else is said. */
+export interface Spent {
+  /** By the clock. */
+  readonly seconds: number;
+  readonly server: number;
+  /** This process, that asks. */
+  readonly generator: number;
+  /** What else ran on the server's core. */
+  readonly others: number;
+}
+
+/** Up to now; what counts is the difference of two. */
+export function spent({ pid, core }: { readonly pid: number; readonly core: number }): Spent {
+  const server = cpuSeconds(pid);
+  return { seconds: performance.now() / 1000, server, generator: cpuSeconds(Deno.pid), others: busySeconds(core) - server };
+}
+
+/** How often, since the machine started, somebody who dialled found a server's queue full, and had to try again a second later. */
+export function overflows(): number {
+  const [names, values] = Deno.readTextFileSync("/proc/net/netstat").split("\n").filter((line) => line.startsWith("TcpExt:")).map((line) => line.split(" "));
+  return Number(values[names.indexOf("ListenOverflows")]);
+}
+
+/** Number by number. */
+export function since<T extends { readonly [K in keyof T]: number }>(before: T, after: T): T {
+  return Object.fromEntries(Object.entries<number>(after).map(([key, value]) => [key, value - before[key as keyof T]])) as T;
+}
+
+export function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
 /** The first two cores that this process may use: one for the server, one for the generator. */
 export function twoCores(): [server: number, generator: number] {
   const list = /Cpus_allowed_list:\s*(\S+)/.exec(Deno.readTextFileSync("/proc/self/status"))![1];

@@ -4,16 +4,30 @@
  */
 import { sign } from "../../rooms/token.ts";
 import { checkChains } from "./chains.ts";
-import { FIGURES, IDLE, PAIRS } from "./figures.ts";
+import { CHURN, FIGURES, FLOOD, IDLE, PAIRS, PAUSED, RECOVER, REDIAL } from "./figures.ts";
 import { machineLine, twoCores } from "./machine.ts";
 import { measureFigure, measureMemory, type Row } from "./measure.ts";
 import { Server } from "./server.ts";
 import { SECRET } from "./serving.ts";
+import type { StrainGround } from "./strain.ts";
+import { measureChurn } from "./strain_churn.ts";
+import { measureRecover, measureRedial } from "./strain_crowd.ts";
+import { measureFlood, measurePaused } from "./strain_steady.ts";
 
-const names = Deno.args.length > 0 ? Deno.args : [...FIGURES.map(({ name }) => name), IDLE.name];
-const unknown = names.filter((name) => name !== IDLE.name && !FIGURES.some((figure) => figure.name === name));
+/** Figures of Caseroom beside itself. */
+const STRAINS: Readonly<Record<string, (ground: StrainGround) => Promise<Row[]>>> = {
+  [RECOVER.name]: measureRecover,
+  [PAUSED.name]: measurePaused,
+  [FLOOD.name]: measureFlood,
+  [CHURN.name]: measureChurn,
+  [REDIAL.name]: measureRedial,
+};
+
+const known = [...FIGURES.map(({ name }) => name), IDLE.name, ...Object.keys(STRAINS)];
+const names = Deno.args.length > 0 ? Deno.args : known;
+const unknown = names.filter((name) => !known.includes(name));
 if (unknown.length > 0) {
-  console.error(`There is no figure ${unknown.join(", ")}; there are ${[...FIGURES.map(({ name }) => name), IDLE.name].join(", ")}`);
+  console.error(`There is no figure ${unknown.join(", ")}; there are ${known.join(", ")}`);
   Deno.exit(2);
 }
 
@@ -25,24 +39,32 @@ const tokens = await Promise.all(Array.from({ length: 100 }, (_, index) => {
 }));
 
 const rows: Row[] = [];
-let raised: string[] = [];
+const strains: Row[] = [];
+const raised = new Set<string>();
 let rowsChecked = 0;
 const begun = Date.now();
+
+/** A figure beside the bare loop. */
+async function measure(name: string): Promise<void> {
+  const servers = {
+    bare: await Server.start("bare.ts", serverCore, folder),
+    caseroom: await Server.start("caseroom.ts", serverCore, folder),
+  };
+  for (const limit of servers.caseroom.ready.raised) raised.add(limit);
+  try {
+    const figure = FIGURES.find((figure) => figure.name === name);
+    const ground = { servers, tokens, core: generatorCore, errors: `${folder}/errors` };
+    rows.push(...(figure ? [await measureFigure(figure, ground)] : await measureMemory(IDLE, ground)));
+  } finally {
+    await Promise.all([servers.bare.end(), servers.caseroom.end()]);
+  }
+  if (name === "lasting") { for (const { folder } of Object.values(servers)) rowsChecked += checkChains(`${folder}/log.db`); }
+}
+
 try {
   for (const name of names) {
-    const servers = {
-      bare: await Server.start("bare.ts", serverCore, folder),
-      caseroom: await Server.start("caseroom.ts", serverCore, folder),
-    };
-    raised = servers.caseroom.ready.raised;
-    try {
-      const figure = FIGURES.find((figure) => figure.name === name);
-      const ground = { servers, tokens, core: generatorCore, errors: `${folder}/errors` };
-      rows.push(...(figure ? [await measureFigure(figure, ground)] : await measureMemory(IDLE, ground)));
-    } finally {
-      await Promise.all([servers.bare.end(), servers.caseroom.end()]);
-    }
-    if (name === "lasting") { for (const { folder } of Object.values(servers)) rowsChecked += checkChains(`${folder}/log.db`); }
+    if (Object.hasOwn(STRAINS, name)) strains.push(...await STRAINS[name]({ folder, serverCore, generatorCore, tokens, raised }));
+    else await measure(name);
   }
 } finally {
   const errors = Deno.readTextFileSync(`${folder}/errors`).split("\n").filter((line) => line !== "" && !line.includes('"level":"info"'));
@@ -50,14 +72,18 @@ try {
   Deno.removeSync(folder, { recursive: true });
 }
 
-console.log(`| figure | bare | caseroom | ratio, median of ${PAIRS} pairs (min to max) | asked | met? |\n|---|---|---|---|---|---|`);
-for (const { what, bare, caseroom, ratio, asked, met } of rows) {
-  console.log(`| ${what} | ${bare} | ${caseroom} | ${ratio} | ${asked} | ${met ? "yes" : "no"} |`);
+function table(rows: readonly Row[], base: string, ours: string): void {
+  if (rows.length === 0) return;
+  console.log(`| figure | ${base} | ${ours} | ratio, median of ${PAIRS} pairs (min to max) | asked | met? |\n|---|---|---|---|---|---|`);
+  for (const { what, base, ours, ratio, asked, met } of rows) console.log(`| ${what} | ${base} | ${ours} | ${ratio} | ${asked} | ${met ? "yes" : "no"} |`);
+  console.log();
 }
-console.log(`\nLimits raised for Caseroom: ${raised.join(", ") || "none"}.`);
+table(rows, "bare", "caseroom");
+table(strains, "without", "with");
+console.log(`Limits raised for Caseroom: ${[...raised].join(", ") || "none"}${strains.length > 0 ? "; paused and flood: none" : ""}.`);
 if (rowsChecked > 0) console.log(`Kept alike: ${rowsChecked.toLocaleString("en")} rows of both logs were verified as chains.`);
 console.log(`Machine: ${machineLine()}; server on core ${serverCore}, generator on core ${generatorCore}.`);
 console.log(
   `Command: \`deno task bench${Deno.args.map((name) => ` ${name}`).join("")}\`, ${Math.round((Date.now() - begun) / 1000)} s, ${new Date().toISOString()}.`,
 );
-Deno.exit(rows.every(({ met }) => met) ? 0 : 1);
+Deno.exit([...rows, ...strains].every(({ met }) => met) ? 0 : 1);

@@ -1,4 +1,4 @@
-/** What both servers of the bench have in common: how they say that they are ready, tell their memory, and end. */
+/** What servers and clients of the bench have in common: how they say that they are ready, answer what they are asked, and end. */
 import { linesOf } from "./machine.ts";
 
 /** The secret that tokens of the bench are signed with. */
@@ -16,14 +16,27 @@ export interface Memory {
   readonly heapUsed: number;
 }
 
-/** Says that the server is ready, answers each `memory` on stdin, and ends with stdin: no server outlives its bench. */
-export async function stand(ready: Ready): Promise<never> {
+/** What a process can be asked on stdin, by name: a line `name` or `name {…}`, answered by one line. */
+// deno-lint-ignore no-explicit-any
+export type Answers = Readonly<Record<string, (argument: any) => unknown>>;
+
+/** Says that the process is ready, answers what it is asked on stdin, and ends with stdin: nothing outlives its bench. */
+export async function stand(ready: unknown, answers: Answers): Promise<never> {
   console.log(JSON.stringify(ready));
-  for await (const line of linesOf(Deno.stdin.readable)) if (line === "memory") console.log(JSON.stringify(await memory()));
+  for await (const line of linesOf(Deno.stdin.readable)) {
+    const [, name, argument] = /^(\w+) ?(.*)$/.exec(line)!;
+    console.log(JSON.stringify(await answers[name](JSON.parse(argument || "null")) ?? null));
+  }
   Deno.exit(0);
 }
 
-async function memory(): Promise<Memory> {
+/** Ends a process of the bench that cannot go on: whoever waits for its answer is told where to read why. */
+export function fail(error: unknown): never {
+  console.error(error);
+  Deno.exit(1);
+}
+
+export async function memory(): Promise<Memory> {
   const { gc } = globalThis as { gc?: () => void };
   if (!gc) throw new Error("Start the server with --v8-flags=--expose-gc");
   // Several times: what finalizers let go of is collected by the next one.

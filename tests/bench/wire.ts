@@ -19,6 +19,40 @@ export function maskedFrame(payload: string | Uint8Array, opcode = 1): Uint8Arra
   return frame;
 }
 
+/** A masked text frame made beforehand, in which a number is written anew each time: the run of `#` stands for its digits. */
+export class NumberedFrame {
+  readonly length: number;
+  readonly #frame: Uint8Array;
+  readonly #from: number;
+  readonly #digits: number;
+
+  constructor(text: string) {
+    this.#frame = maskedFrame(text);
+    this.length = this.#frame.length;
+    this.#digits = /#+/.exec(text)![0].length;
+    this.#from = this.length - utf8.encode(text).length + utf8.encode(text.slice(0, text.indexOf("#"))).length;
+  }
+
+  /** Writes the frame with that number into `bytes`, and returns where it ends. */
+  write(bytes: Uint8Array, at: number, number: number): number {
+    bytes.set(this.#frame, at);
+    for (let place = this.#digits - 1; place >= 0; place--) {
+      // Masking is exclusive or: with `#` once more and with the digit, what stands there is the masked digit.
+      bytes[at + this.#from + place] ^= HASH ^ (ZERO + number % 10);
+      number = Math.floor(number / 10);
+    }
+    return at + this.length;
+  }
+
+  with(number: number): Uint8Array {
+    const bytes = Buffer.allocUnsafe(this.length);
+    this.write(bytes, 0, number);
+    return bytes;
+  }
+}
+
+const [HASH, ZERO] = [0x23, 0x30];
+
 /** `count` copies of a frame in one piece: what a burst of answers is answered with. */
 export function repeated(frame: Uint8Array, count: number): Uint8Array {
   return Buffer.concat(Array.from({ length: count }, () => frame));
@@ -29,8 +63,8 @@ export function pushFrame(topic: string, event: string, payload: unknown): Uint8
   return maskedFrame(JSON.stringify(["1", "2", topic, event, payload]));
 }
 
-export function joinFrame(topic: string): Uint8Array {
-  return maskedFrame(JSON.stringify(["1", "1", topic, "phx_join", {}]));
+export function joinFrame(topic: string, params: { since?: string } = {}): Uint8Array {
+  return maskedFrame(JSON.stringify(["1", "1", topic, "phx_join", params]));
 }
 
 export const CLOSE_FRAME = maskedFrame(new Uint8Array([0x03, 0xe8]), 8);
@@ -47,7 +81,45 @@ export class Tally {
   odd = 0;
 }
 
-const QUOTE = 0x22;
+/** Reads unmasked frames out of what comes from one connection; only a frame that was cut is copied. */
+export class FrameReader {
+  #left: Uint8Array | null = null;
+
+  /** Calls `each` for every message that is complete: its opcode, and where its payload begins and ends in `bytes`. */
+  take(chunk: Uint8Array, each: (bytes: Uint8Array, from: number, to: number, opcode: number) => void): void {
+    const bytes = this.#left ? Buffer.concat([this.#left, chunk]) : chunk;
+    this.#left = null;
+    let at = 0;
+    while (at < bytes.length) {
+      const end = endOf(bytes, at);
+      if (end > bytes.length) {
+        this.#left = bytes.slice(at);
+        return;
+      }
+      each(bytes, at + headOf(bytes, at), end, bytes[at] & 15);
+      at = end;
+    }
+  }
+}
+
+function headOf(bytes: Uint8Array, at: number): number {
+  return bytes[at + 1] < 126 ? 2 : bytes[at + 1] === 126 ? 4 : 10;
+}
+
+/** Where the frame at `at` ends; Infinity when its length is not there yet. */
+function endOf(bytes: Uint8Array, at: number): number {
+  if (at + 2 > bytes.length) return Infinity;
+  const head = headOf(bytes, at);
+  if (at + head > bytes.length) return Infinity;
+  let size = bytes[at + 1];
+  if (head > 2) {
+    size = 0;
+    for (let place = at + 2; place < at + head; place++) size = size * 256 + bytes[place];
+  }
+  return at + head + size;
+}
+
+export const QUOTE = 0x22;
 // A header of at most 4 bytes and the two that tell a reply from an event.
 const LOOK = 6;
 
