@@ -165,10 +165,15 @@ export class Gateway {
     this.#draining = true;
     this.#stopSweep();
     const { clock } = this.#options.host;
-    const waiting = [...this.#sockets.values()];
+    const dismissed = new Set<Socket>();
     for (let left = Math.floor(ms / DRAIN_STEP_MS);; left--) {
-      for (const socket of waiting.splice(0, Math.ceil(waiting.length / (left + 1)))) this.#dismiss(socket);
-      if (waiting.length === 0) return;
+      const waiting = [...this.#sockets.values()].filter((socket) => !dismissed.has(socket));
+      const share = waiting.slice(0, Math.ceil(waiting.length / Math.max(1, left + 1)));
+      for (const socket of share) {
+        dismissed.add(socket);
+        this.#dismiss(socket);
+      }
+      if (share.length === waiting.length) return;
       await new Promise<void>((resolve) => void clock.after(DRAIN_STEP_MS, resolve));
     }
   }

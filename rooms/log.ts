@@ -274,6 +274,7 @@ export function verifyLog(
 
 /** The first of the ends that were kept elsewhere which the log has not, or not any more. Throws TypeError when that is no list of ends. */
 export function missingHead(kept: readonly unknown[], find: (seq: number) => SqlRow | undefined): Broken | null {
+  if (kept.length === 0) throw new TypeError("the file has no ends of chains");
   for (const line of kept) {
     const { room, seq, hash } = line as { room: unknown; seq: unknown; hash: unknown };
     if (typeof room !== "string" || !Number.isInteger(seq) || typeof hash !== "string") throw new TypeError("a line of the file is no end of a chain");

@@ -47,7 +47,7 @@ const WAITING_BYTES = 1 << 20;
 export class Journal {
   #lines = "";
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #writing = false;
+  #writing: Promise<void> | null = null;
   #second = 0;
   #count = 0;
   #dropped = 0;
@@ -88,7 +88,11 @@ export class Journal {
     const dropped = this.#dropped > 0 ? { dropped: this.#dropped } : {};
     this.#dropped = 0;
     this.#lines += JSON.stringify({ level, at: new Date().toISOString(), ...line, ...dropped }) + "\n";
-    this.#timer ??= setTimeout(() => void this.flush(), 100);
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      // A sink that is stuck has its one write, and no queue of them.
+      if (!this.#writing) void this.flush();
+    }, 100);
   }
 
   #drop(): void {
@@ -100,8 +104,10 @@ export class Journal {
   async flush(): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    if (this.#writing || this.#lines === "") return;
-    this.#writing = true;
+    while (this.#lines !== "" || this.#writing) await (this.#writing ??= this.#write());
+  }
+
+  async #write(): Promise<void> {
     const bytes = new TextEncoder().encode(this.#lines);
     this.#lines = "";
     try {
@@ -109,8 +115,7 @@ export class Journal {
     } catch {
       this.#drop();
     }
-    this.#writing = false;
-    if (this.#lines !== "") this.#timer ??= setTimeout(() => void this.flush(), 100);
+    this.#writing = null;
   }
 }
 

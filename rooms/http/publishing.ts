@@ -9,7 +9,6 @@ import type { User } from "../host.ts";
 import type { Limits } from "../limits.ts";
 import type { Registry } from "../registry.ts";
 import { may, type Verify } from "../token.ts";
-import { answerRefusal } from "./answer.ts";
 import { bearer, pathPart } from "./bearer.ts";
 
 /**
@@ -25,7 +24,9 @@ export function publishing(registry: Registry, verify: Verify, limits: Limits, d
   const app = new Hono<{ Variables: { user: User } }>();
   const tooLarge = bodyLimit({
     maxSize: limits.publish_bytes,
-    onError: (c) => answerRefusal(c, new Refusal("payload_too_large", { limit: limits.publish_bytes, message: "bytes of one request" })),
+    onError: () => {
+      throw new Refusal("payload_too_large", { limit: limits.publish_bytes, message: "bytes of one request" });
+    },
   });
   const path = "/api/topics/:topic/events";
   // Nothing is read of a body before its sender is known.

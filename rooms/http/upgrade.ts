@@ -64,6 +64,8 @@ export function upgrade(options: EndpointOptions): (c: Context<{ Bindings: HostB
       }
       return turnAway(error.reason === "unavailable" ? 503 : 403, error.reason);
     }
+    // It began while the token was being checked.
+    if (options.gateway.draining) return turnAway(503, "draining");
     if (!c.env?.accept) return c.req.method === "GET" ? c.text("this is a WebSocket endpoint\n", 400) : c.body(null, 400);
     return c.env.accept({ serializer, identity, limits: options.limits, clientVersion: query.get("client_version")?.slice(0, 32) });
   };

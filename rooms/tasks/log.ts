@@ -23,7 +23,8 @@ try {
   } else {
     const kept = file === undefined ? [] : Deno.readTextFileSync(file).split("\n").filter(Boolean).map((line) => JSON.parse(line));
     const { rooms, entries, broken } = verifyLog(sha256, rows("select * from log order by seq"), rows("select * from log_head"));
-    const found = broken ?? missingHead(kept, (seq) => db.prepare("select room, hash from log where seq = ?").get(seq) as SqlRow | undefined);
+    const found = broken ??
+      (file === undefined ? null : missingHead(kept, (seq) => db.prepare("select room, hash from log where seq = ?").get(seq) as SqlRow | undefined));
     if (found) {
       console.log(`BROKEN: entry ${found.seq} of ${found.room}: ${found.why}`);
       Deno.exit(1);
