@@ -41,8 +41,12 @@ export interface Opening {
 
 /** A client that closes by itself (or whose page does) has left; anything else was an accident. */
 const LEFT: ReadonlySet<number> = new Set([1000, 1001, 1005]);
-/** Messages of one socket that are served before others have their turn. */
+/** Messages of one socket, characters and joins among them, that are served before others have their turn. */
 const IN_ONE_GO = 128;
+const SIZE_IN_ONE_GO = 65_536;
+/** Whoever takes longer than this in one go is not served for as long again, in milliseconds. */
+const LONG_MS = 2;
+const JOINS_IN_ONE_GO = 8;
 /** After so many `rate_limited` answers a socket is not read for so many milliseconds: a flood costs its sender. */
 const REFUSED_IN_ONE_GO = 100;
 const KEPT_BACK_MS = 100;
@@ -137,6 +141,7 @@ export class Gateway {
     if (socket.closed) return;
     socket.closed = true;
     socket.unknown = 0;
+    socket.dropWaiting();
     this.#sockets.delete(socket.id);
     this.#options.metrics.closed(code);
     const seconds = Math.round((this.#options.host.clock.elapsed() - socket.openedAt) / 1000);
@@ -164,7 +169,6 @@ export class Gateway {
   async drain(ms: number): Promise<void> {
     this.#draining = true;
     this.#stopSweep();
-    const { clock } = this.#options.host;
     const dismissed = new Set<Socket>();
     for (let left = Math.floor(ms / DRAIN_STEP_MS);; left--) {
       const waiting = [...this.#sockets.values()].filter((socket) => !dismissed.has(socket));
@@ -174,7 +178,7 @@ export class Gateway {
         this.#dismiss(socket);
       }
       if (share.length === waiting.length) return;
-      await new Promise<void>((resolve) => void clock.after(DRAIN_STEP_MS, resolve));
+      await this.#pause(DRAIN_STEP_MS);
     }
   }
 
@@ -244,15 +248,25 @@ export class Gateway {
     if (!socket.closed && clock.now() >= socket.expires) return this.close(socket, 4001, "token expired");
     let served = 0;
     socket.enough = false;
-    for (; served < IN_ONE_GO && !socket.closed && !socket.waiting && !socket.enough && !socket.burdened; served++) {
+    socket.joins = 0;
+    for (let size = 0; served < IN_ONE_GO && size < SIZE_IN_ONE_GO && !socket.closed && !socket.waiting && !socket.enough && !socket.burdened; served++) {
       const data = socket.next();
       if (data === undefined) break;
+      size += data.length;
       this.#frame(socket, data, now);
     }
     if (this.#isFlood(socket, served, now)) return this.close(socket, 1008, "too many messages");
+    if (socket.waiting) return;
+    const took = clock.elapsed() - now;
     // Whoever does not read his answers is not asked for more; the idle limit ends it.
-    if (!socket.waiting && socket.wire.backlog > socket.limits.outbox_bytes) this.#hold(socket, socket.wire.drained());
+    if (socket.wire.backlog > socket.limits.outbox_bytes) this.#hold(socket, socket.wire.drained());
+    // By a timer, for in its rest the event loop sees who else has something to say.
+    else if (took > LONG_MS) this.#hold(socket, this.#pause(took));
     else if (socket.hasNext) this.#schedule(socket);
+  }
+
+  #pause(ms: number): Promise<void> {
+    return new Promise((resolve) => void this.#options.host.clock.after(ms, resolve));
   }
 
   /** Whether more came of its user within a minute, over all sockets, than anybody could mean; heartbeats and cursors count here too. */
@@ -337,8 +351,8 @@ export class Gateway {
     socket.topics.set(topic, session);
     this.#delivery.expect(session);
     const slow = this.#options.rooms.inbox({ kind: "join", session: session.id, room, topic, ref, payload, size, user, replaces: old?.id });
-    // What is replayed can be much: nothing else is served before it is seen how much of it waits.
-    if (typeof own(params, "since") === "string") socket.enough = true;
+    // The state, and what is replayed, can be much: nothing else is served before it is seen how much of it waits.
+    if (++socket.joins === JOINS_IN_ONE_GO || typeof own(params, "since") === "string") socket.enough = true;
     return slow;
   }
 
@@ -352,7 +366,7 @@ export class Gateway {
     this.#refuse(socket, join_ref, ref, topic, refusal.reason, refusal.detail);
     if (purse.spend("rate_refusals", now) > 0) this.close(socket, 1008, "sustained abuse");
     else if (++socket.refused % REFUSED_IN_ONE_GO === 0) {
-      this.#hold(socket, new Promise((resolve) => void this.#options.host.clock.after(KEPT_BACK_MS, resolve)));
+      this.#hold(socket, this.#pause(KEPT_BACK_MS));
     }
     return false;
   }

@@ -57,8 +57,9 @@ export class Socket {
   closed = false;
   /** While a slow join or the check of a token is waited for, or a flood is kept back, nothing is served. [57] */
   waiting = false;
-  /** Nothing more of it is served in this tick. */
+  /** Nothing more of it is served in this go; how many joins were. */
   enough = false;
+  joins = 0;
   /** Whether it has its place among those that are served next. */
   scheduled = false;
   /** It was told that its token ends soon. */
@@ -69,6 +70,7 @@ export class Socket {
   unknown = 0;
   refused = 0;
   #inbound: (string | Uint8Array)[] = [];
+  #inboundSize = 0;
   #served = 0;
   #full = false;
   #sessions = 0;
@@ -93,10 +95,11 @@ export class Socket {
     this.heardAt = openedAt;
   }
 
-  /** A message has been read. Above a limit of such, reading pauses. */
+  /** A message has been read. Above a limit of such, or with more in them than one may have, reading pauses. */
   take(data: string | Uint8Array): void {
     this.#inbound.push(data);
-    if (this.#full || this.#inbound.length - this.#served < this.limits.frames_waiting) return;
+    this.#inboundSize += data.length;
+    if (this.#full || (this.#inbound.length - this.#served < this.limits.frames_waiting && this.#inboundSize < this.limits.frame_bytes)) return;
     this.#full = true;
     this.wire.pause();
   }
@@ -104,6 +107,7 @@ export class Socket {
   next(): string | Uint8Array | undefined {
     if (this.#served === this.#inbound.length) return undefined;
     const data = this.#inbound[this.#served++];
+    this.#inboundSize -= data.length;
     if (this.#served === this.#inbound.length) {
       this.#inbound.length = this.#served = 0;
       if (this.#full) {
@@ -115,8 +119,15 @@ export class Socket {
   }
   /** Puts back what `next` gave. */
   putBack(data: string | Uint8Array): void {
+    this.#inboundSize += data.length;
     if (this.#served > 0) this.#inbound[--this.#served] = data;
     else this.#inbound.unshift(data);
+  }
+  /** It is over: what waits is not served any more, and reading goes on, for the client's answer to the close. */
+  dropWaiting(): void {
+    this.#inbound.length = this.#served = this.#inboundSize = 0;
+    if (this.#full) this.wire.resume();
+    this.#full = false;
   }
   get hasNext(): boolean {
     return this.#served < this.#inbound.length;

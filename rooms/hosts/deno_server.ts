@@ -3,6 +3,7 @@
  * whose route completes them with `ws`.
  */
 import { Buffer } from "node:buffer";
+import type { EventEmitter } from "node:events";
 import { createServer, type IncomingMessage, type Server, STATUS_CODES } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
@@ -126,9 +127,10 @@ function openDoor(maxPayload: number): WebSocketServer {
     clientTracking: false,
     perMessageDeflate: false,
     maxPayload,
-    // Once both sides have said that it is over, or should have, the connection ends within this time in milliseconds.
-    // More pings than this in one go, unanswered because nobody reads, and ws cuts the connection. Its types do not know it yet.
-    ...{ maxPendingAutoPongs: 1000, closeTimeout: 1000 },
+    // Its types do not know these yet. More pings than this in one go, unanswered because nobody reads, and ws cuts the
+    // connection. So many milliseconds after it should be over, it is: a slow reader has time to read why. Of one message
+    // no more parts are kept than these, whatever is in them.
+    ...{ maxPendingAutoPongs: 1000, closeTimeout: 10_000, maxFragments: 1024, maxBufferedChunks: 4096 },
     // The only subprotocol is phoenix; others are not echoed. [11]
     handleProtocols: (protocols) => protocols.has("phoenix") ? "phoenix" : false,
   });
@@ -142,9 +144,19 @@ function attach(ws: WebSocket, raw: RawSocket, gateway: Gateway, opening: Openin
   ws.on("close", (code) => gateway.closed(socket, code));
   controls.set(ws, () => gateway.control(socket));
   ws.on("ping", control).on("pong", control);
-  // ws has closed with the right code already, and waits for the other side: nobody else needs to.
-  ws.on("error", (error) => gateway.closed(socket, statusOf(error)));
+  // ws has closed with the right code already and waits for the other side: nobody else needs to.
+  const over = (code: number) => {
+    gateway.closed(socket, code);
+    let patience = HEARD_AFTER_CLOSE;
+    raw.on("data", (chunk: Uint8Array) => void ((patience -= chunk.length) < 0 && raw.destroy()));
+  };
+  ws.on("error", (error) => over(statusOf(error)));
+  // A goodbye, which ws tells only once the connection has gone as well.
+  (ws as unknown as { _receiver: EventEmitter })._receiver.on("conclude", over);
 }
+
+/** So many bytes are thrown away of a client that goes on after its end, then the connection is cut. */
+const HEARD_AFTER_CLOSE = 1_048_576;
 
 /** One listener for all sockets: they are many. */
 const controls = new WeakMap<WebSocket, () => void>();
