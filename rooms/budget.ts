@@ -27,8 +27,11 @@ export function costOf({ pushes, loose }: Channel, { event, payload }: { event: 
     return [["batches", 1], ["batched_messages", count]];
   }
   const { budget = "requests" } = own<PushSpec>(pushes, event) ?? {};
-  return budget === "cursors" ? [] : [[budget, 1]];
+  return budget === "cursors" ? NOTHING : ONE[budget];
 }
+
+const NOTHING: readonly Cost[] = [];
+const ONE = { requests: [["requests", 1]], operations: [["operations", 1]] } as const satisfies Record<string, readonly Cost[]>;
 
 /** Up to this limit each moment is remembered by itself; above it, moments within a thousandth of the window stand together. */
 const EXACT = 1000;
@@ -89,7 +92,10 @@ export class Purse {
 
   /** Returns 0, or how long to wait in milliseconds: then nothing was spent. */
   spend(budget: Budget, now: number, count = 1): number {
-    return this.spendAll(now, [[budget, count]])?.wait ?? 0;
+    const window = this.#window(budget);
+    const wait = window.wait(now, count);
+    if (wait === 0) window.spend(now, count);
+    return wait;
   }
 
   /**

@@ -39,6 +39,9 @@ export class Child {
   }
 }
 
+/** What `deno task start` tells V8. */
+const V8_FLAGS = /--v8-flags=(\S+)/.exec(JSON.parse(Deno.readTextFileSync(new URL("../../deno.json", import.meta.url))).tasks.start)![1];
+
 export class Server {
   private constructor(
     private readonly child: Child,
@@ -55,7 +58,7 @@ export class Server {
     folder = Deno.makeTempDirSync({ dir: parent }),
     args: readonly string[] = [],
   ): Promise<Server> {
-    const child = new Child(core, script, [folder, ...args], `${parent}/errors`, ["--v8-flags=--expose-gc"]);
+    const child = new Child(core, script, [folder, ...args], `${parent}/errors`, [`--v8-flags=--expose-gc,${V8_FLAGS}`]);
     return new Server(child, folder, await child.next() as Ready);
   }
 
