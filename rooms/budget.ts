@@ -1,5 +1,6 @@
 /** How much a user may ask for: sliding windows per user, over all his sockets. What is refused costs nothing. [V05, V06] */
 import { type Channel, own, type PushSpec } from "../protocol/contract.ts";
+import { Refusal } from "../protocol/reason.ts";
 import type { Limits } from "./limits.ts";
 
 const MINUTE = 60_000;
@@ -84,6 +85,17 @@ class Window {
 /** So much of a budget. */
 export type Cost = readonly [budget: Budget, count: number];
 
+/** Which budget is used up, and for how many milliseconds. */
+export interface Overspent {
+  readonly budget: Budget;
+  readonly wait: number;
+  readonly limit: number;
+}
+
+export function overspent(over: Overspent | null): Refusal | null {
+  return over && new Refusal("rate_limited", { limit: over.limit, retry_after_ms: Math.ceil(over.wait) });
+}
+
 /** The windows of one spender. */
 export class Purse {
   readonly #windows = new Map<Budget, Window>();
@@ -102,10 +114,10 @@ export class Purse {
    * Spends all of it, and returns null; or nothing, and returns which budget is used up, and for how many milliseconds.
    * `now` counts on whatever the wall clock does.
    */
-  spendAll(now: number, costs: readonly Cost[]): { budget: Budget; wait: number } | null {
+  spendAll(now: number, costs: readonly Cost[]): Overspent | null {
     for (const [budget, count] of costs) {
       const wait = this.#window(budget).wait(now, count);
-      if (wait > 0) return { budget, wait };
+      if (wait > 0) return { budget, wait, limit: this.limits[budget] };
     }
     for (const [budget, count] of costs) this.#window(budget).spend(now, count);
     return null;
