@@ -96,8 +96,10 @@ export const CommonJoin = z.object({ user_id: z.string().max(255).optional(), si
  */
 export const CommonReply = z.object({ cursor: z.string(), recovered: z.boolean() });
 
+const Bytes = z.array(z.int().min(0).max(255));
+
 /** A payload that only clients can read: AES-GCM as arrays of bytes. Relayed equal after parsing. */
-export const Encrypted = z.looseObject({ iv: z.array(z.int().min(0).max(255)).min(1).max(64), data: z.array(z.int().min(0).max(255)) });
+export const Encrypted = z.looseObject({ iv: Bytes.min(1).max(64), data: Bytes });
 export const Sealed = z.object({ encrypted: Encrypted });
 export type Sealed = z.output<typeof Sealed>;
 

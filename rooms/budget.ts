@@ -98,6 +98,8 @@ export function overspent(over: Overspent | null): Refusal | null {
 
 /** The windows of one spender. */
 export class Purse {
+  /** Until then nothing of this user is served: what he asked for took long. */
+  restsUntil = 0;
   readonly #windows = new Map<Budget, Window>();
 
   constructor(private readonly limits: Limits) {}
@@ -131,15 +133,19 @@ export class Purse {
 
   empty(now: number): boolean {
     for (const [budget, window] of this.#windows) if (window.empty(now)) this.#windows.delete(budget);
-    return this.#windows.size === 0;
+    return this.#windows.size === 0 && now >= this.restsUntil;
   }
 }
 
 /** The purses of all users, kept as long as something was spent from them lately. */
 export class Purses {
   readonly #purses = new Map<string, Purse>();
+  /** Of all who have not said yet who they are. */
+  readonly nobody: Purse;
 
-  constructor(private readonly limits: Limits) {}
+  constructor(private readonly limits: Limits) {
+    this.nobody = new Purse(limits);
+  }
 
   of(user: string): Purse {
     let purse = this.#purses.get(user);

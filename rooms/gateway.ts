@@ -1,6 +1,6 @@
 /** Where sockets end: a connection's life. The way of a frame in stands in `serving.ts`, that of an effect out in `delivery.ts`. */
 import type { Serializer } from "../protocol/frame.ts";
-import type { CloseCode } from "../protocol/reason.ts";
+import { type CloseCode, Refusal } from "../protocol/reason.ts";
 import { type Budget, overspent, Purses } from "./budget.ts";
 import { Delivery } from "./delivery.ts";
 import type { Gate } from "./gate.ts";
@@ -51,6 +51,8 @@ export class Gateway {
   readonly #serving: Serving;
   readonly #sockets = new Map<string, Socket>();
   readonly #purses: Purses;
+  /** How many sockets each user has. */
+  readonly #perUser = new Map<string, number>();
   #count = 0;
   #stopSweep: () => void = () => {};
 
@@ -69,6 +71,11 @@ export class Gateway {
       purses: this.#purses,
       expect: (session) => this.#delivery.expect(session),
       close: (socket, code, reason) => this.close(socket, code, reason),
+      identify: (socket, user) => {
+        if (this.isFull(user.id)) throw new Refusal("rate_limited", { message: "too many sockets", limit: options.limits.sockets_per_user });
+        this.#countSockets(user.id, 1);
+        socket.user = user;
+      },
     });
     options.metrics.gauge("sockets", "Sockets that are open.", () => this.#sockets.size);
     options.metrics.gauge("sessions", "Topics joined, or being joined, over all sockets.", () => this.#delivery.sessions);
@@ -95,10 +102,22 @@ export class Gateway {
     const id = `${this.#options.id}.${(++this.#count).toString(36)}`;
     const socket = new Socket(id, wire, opening.serializer, limits, opening.identity, this.#options.host.clock.elapsed());
     this.#sockets.set(id, socket);
+    if (opening.identity) this.#countSockets(opening.identity.user.id, 1);
     this.#options.metrics.counts.sockets_opened++;
     const { serializer, identity, clientVersion } = opening;
     this.#options.note("socket open", { socket: id, user: identity?.user.id, vsn: serializer.vsn, client_version: clientVersion });
     return socket;
+  }
+
+  /** Whether this user has all the sockets that he may have. */
+  isFull(userId: string): boolean {
+    return (this.#perUser.get(userId) ?? 0) >= this.#options.limits.sockets_per_user;
+  }
+
+  #countSockets(userId: string, by: 1 | -1): void {
+    const count = (this.#perUser.get(userId) ?? 0) + by;
+    if (count === 0) this.#perUser.delete(userId);
+    else this.#perUser.set(userId, count);
   }
 
   /** The transport read one message: text that is well-formed, or bytes. */
@@ -137,6 +156,7 @@ export class Gateway {
     socket.unknown = 0;
     socket.dropWaiting();
     this.#sockets.delete(socket.id);
+    if (socket.user) this.#countSockets(socket.user.id, -1);
     this.#options.metrics.closed(code);
     const seconds = Math.round((this.#options.host.clock.elapsed() - socket.openedAt) / 1000);
     this.#options.note("socket closed", { socket: socket.id, user: socket.user?.id, code, seconds, topics: socket.topics.size });

@@ -70,7 +70,10 @@ function takePush(spec: PushSpec, payload: unknown, limits: Limits): unknown {
   checkObject(payload);
   if (Object.hasOwn(payload, "encrypted")) {
     if (!spec.encrypted) throw new Refusal("encrypted_not_supported");
-    return check(Sealed, payload);
+    const { iv, data, ...more } = check(Sealed, payload).encrypted;
+    // What the client says beside it (a key's id) is not encrypted, and read by others as it stands.
+    cleanFields(more);
+    return { encrypted: { iv, data, ...more } };
   }
   return takePayload(spec.payload, payload, limits);
 }

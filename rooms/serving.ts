@@ -21,14 +21,17 @@ export interface ServingOptions {
   /** A join is on its way: effects for it find its socket. */
   expect(session: Session): void;
   close(socket: Socket, code: CloseCode, reason: string): void;
+  /** It is this user's from now on. Throws Refusal when he has too many. */
+  identify(socket: Socket, user: User): void;
   note(event: string, fields: Record<string, unknown>): void;
 }
 
 /** Messages of one socket, characters and joins among them, that are served before others have their turn. */
 const IN_ONE_GO = 128;
 const SIZE_IN_ONE_GO = 65_536;
-/** Whoever takes longer than this in one go is not served for as long again, in milliseconds. */
+/** Whoever takes longer than this in one go, in milliseconds, is not served for so many times as long, on none of his sockets. */
 const LONG_MS = 2;
+const REST = 4;
 const JOINS_IN_ONE_GO = 8;
 /** After so many `rate_limited` answers a socket is not read for so many milliseconds: a flood costs its sender. */
 const REFUSED_IN_ONE_GO = 100;
@@ -57,6 +60,10 @@ export class Serving {
     const { clock } = this.#options.host;
     const now = clock.elapsed();
     if (clock.now() >= socket.expires) return this.#options.close(socket, 4001, "token expired");
+    // More than a token and some words around it: whoever says so much without a name waits for all others who do.
+    const isLoud = !socket.user && socket.nextSize > 2 * socket.limits.token_bytes;
+    const purse = socket.user ? this.#options.purses.of(socket.user.id) : isLoud ? this.#options.purses.nobody : null;
+    if (purse && now < purse.restsUntil) return this.#hold(socket, this.#pause(purse.restsUntil - now));
     let served = 0;
     socket.enough = false;
     socket.joins = 0;
@@ -67,12 +74,14 @@ export class Serving {
       this.#frame(socket, data, now);
     }
     if (this.isFlood(socket, served, now)) return this.#options.close(socket, 1008, "too many messages");
-    if (socket.waiting) return;
     const took = clock.elapsed() - now;
+    const rest = took > LONG_MS ? took * REST : 0;
+    if (purse && rest > 0) purse.restsUntil = now + took + rest;
+    if (socket.waiting) return;
     // Whoever does not read his answers is not asked for more; the idle limit ends it.
     if (socket.wire.backlog > socket.limits.outbox_bytes) this.#hold(socket, socket.wire.drained());
     // By a timer, for in its rest the event loop sees who else has something to say.
-    else if (took > LONG_MS) this.#hold(socket, this.#pause(took));
+    else if (rest > 0) this.#hold(socket, this.#pause(rest));
     else if (socket.hasNext) this.schedule(socket);
   }
 
@@ -192,6 +201,7 @@ export class Serving {
       if (socket.closed) return;
       if (socket.user && socket.user.id !== user.id) throw new Refusal("user_mismatch");
       const renewed = socket.user !== null;
+      if (!renewed) this.#options.identify(socket, user);
       this.#options.gate.post(() => {
         socket.user = user;
         socket.expires = expires;

@@ -129,6 +129,10 @@ export class Socket {
     if (this.#full) this.wire.resume();
     this.#full = false;
   }
+  /** How much is in the next message: 0 when there is none. */
+  get nextSize(): number {
+    return this.hasNext ? this.#inbound[this.#served].length : 0;
+  }
   get hasNext(): boolean {
     return this.#served < this.#inbound.length;
   }

@@ -159,7 +159,7 @@ Deno.test("aliases: what is coalesced is coalesced under every name: the last on
 });
 
 Deno.test("aliases: a reader too slow for passing events gets the newest under both names later, and one that does not want them under one", () => {
-  const stage = new Stage([lab]);
+  const stage = new Stage([lab], { limits: { passing_outbox_bytes: 50_000 } });
   const [a, b, c] = [member(stage, "a"), member(stage, "b"), member(stage, "c", false)];
   for (const client of [a, b, c]) client.take();
   // What they did not ask for, and have not read when the next tick comes.

@@ -42,7 +42,7 @@ export async function serve(app: App, gateway: Gateway, options: ServeOptions): 
     if (!found) doors.set(maxPayload, found = openDoor(maxPayload));
     return found;
   };
-  const plain = new PlainConnections(server, gateway, options.limits);
+  const plain = new PlainConnections(server, options.limits);
   server.on("upgrade", (incoming: IncomingMessage, raw: RawSocket, head: Uint8Array) => {
     // Before anything is awaited: a TCP reset without a listener ends the process.
     raw.on("error", ignore);
@@ -90,13 +90,18 @@ class PlainConnections {
   /** One listener for all: a WebSocket that keeps none is a kilobyte lighter. */
   readonly #closed: (this: Duplex) => void;
 
-  constructor(server: Server, gateway: Gateway, limits: Limits) {
+  constructor(server: Server, limits: Limits) {
     const since = this.#since;
+    // Until they are closed, whatever they have become: a descriptor is held by those too whose end is on its way.
+    let open = 0;
+    const gone = () => void open--;
     this.#closed = function () {
       since.delete(this);
     };
     server.on("connection", (raw) => {
-      if (since.size + gateway.size >= limits.connections) return void raw.destroy();
+      if (open >= limits.connections) return void raw.destroy();
+      open++;
+      raw.on("close", gone);
       raw.on("close", this.#closed);
       since.set(raw, performance.now());
     });

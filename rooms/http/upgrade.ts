@@ -42,7 +42,7 @@ export function connectByToken(verify: Verify): Connect {
 export function upgrade(options: EndpointOptions): (c: Context<{ Bindings: HostBindings }>) => Promise<Response> {
   return async (c) => {
     const header = (name: string) => c.req.header(name);
-    const turnAway = (status: 403 | 500 | 503, reason: string) => {
+    const turnAway = (status: 403 | 429 | 500 | 503, reason: string) => {
       options.note("socket refused", { status, reason });
       // Empty, as Phoenix's: browsers hide the body of a failed upgrade anyway. [4, 5]
       return c.body(null, status, { "caseroom-reason": reason });
@@ -66,6 +66,7 @@ export function upgrade(options: EndpointOptions): (c: Context<{ Bindings: HostB
     }
     // It began while the token was being checked.
     if (options.gateway.draining) return turnAway(503, "draining");
+    if (identity && options.gateway.isFull(identity.user.id)) return turnAway(429, "too many sockets");
     if (!c.env?.accept) return c.req.method === "GET" ? c.text("this is a WebSocket endpoint\n", 400) : c.body(null, 400);
     return c.env.accept({ serializer, identity, limits: options.limits, clientVersion: query.get("client_version")?.slice(0, 32) });
   };
