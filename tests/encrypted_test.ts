@@ -62,7 +62,6 @@ const EQUAL: readonly (readonly [string, unknown])[] = [
     alg: "A256GCM",
     iv: bytes(12),
     key: { id: "k1", versions: [1, null, true, 0.5, "é\u2028😀"] },
-    html: "<script>only clients read it</script>",
     constructor: { prototype: 1 },
   }],
 ];
@@ -75,6 +74,15 @@ for (const [what, encrypted] of EQUAL) {
     stage.close();
   });
 }
+
+Deno.test("encrypted: what stands beside the bytes is read by others as it is, so that `html` is cleaned there as well [V04]", async () => {
+  const { stage, b, push } = await setUp();
+  const sealed = { iv: bytes(12), data: bytes(3) };
+  const attack = "<img src=x onerror=alert(1)><b>x</b>";
+  assertEquals(push("cursor:move", { encrypted: { ...sealed, html: attack, deep: { html: [attack] } } }).status, "ok");
+  assertEquals(told(b), [["cursor:position", { user_id: "a", encrypted: { ...sealed, html: "<b>x</b>", deep: { html: ["<b>x</b>"] } } }]]);
+  stage.close();
+});
 
 const MALFORMED: readonly (readonly [string, unknown])[] = [
   ["null", null],
