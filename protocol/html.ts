@@ -41,16 +41,32 @@ export function cleanHtml(html: string): string {
 }
 
 /** Cleans, in place, every text called `html`, at whatever depth, and lists of such. [V04] Returns whether there was any. */
-export function cleanFields(value: object, all = false): boolean {
+export function cleanFields(value: object): boolean {
+  if (Array.isArray(value)) return cleanList(value, false);
   let any = false;
-  const visit = (inner: unknown, key: string | number, clean: boolean) => {
-    if (typeof inner === "string" && clean) {
-      (value as Record<string | number, unknown>)[key] = cleanHtml(inner);
+  for (const key in value) {
+    const inner = (value as Record<string, unknown>)[key];
+    if (typeof inner === "string") {
+      if (key !== "html") continue;
+      (value as Record<string, unknown>)[key] = cleanHtml(inner);
       any = true;
-    } else if (typeof inner === "object" && inner !== null) any = cleanFields(inner, clean && Array.isArray(inner)) || any;
-  };
-  // `for … in` over a long list of numbers takes many times as long.
-  if (Array.isArray(value)) value.forEach((inner, index) => visit(inner, index, all));
-  else for (const key in value) visit((value as Record<string, unknown>)[key], key, all || key === "html");
+    } else if (typeof inner === "object" && inner !== null) {
+      any = (Array.isArray(inner) ? cleanList(inner, key === "html") : cleanFields(inner)) || any;
+    }
+  }
+  return any;
+}
+
+/** `texts`: the list's own texts are to be cleaned. (`for … in` over a long list takes many times as long.) */
+function cleanList(list: unknown[], texts: boolean): boolean {
+  let any = false;
+  list.forEach((inner, index) => {
+    if (typeof inner === "string" && texts) {
+      list[index] = cleanHtml(inner);
+      any = true;
+    } else if (typeof inner === "object" && inner !== null) {
+      any = (Array.isArray(inner) ? cleanList(inner, texts) : cleanFields(inner)) || any;
+    }
+  });
   return any;
 }

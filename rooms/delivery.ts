@@ -38,11 +38,18 @@ export class Delivery {
   /** Sockets with something to flush. */
   #unflushed: Socket[] = [];
   #tick = 0;
+  /** What the wall clock said when this tick first delivered something. */
+  #wall = { tick: -1, now: 0 };
 
   constructor(private readonly options: DeliveryOptions) {}
 
   get sessions(): number {
     return this.#sessions.size;
+  }
+
+  #now(): number {
+    if (this.#wall.tick !== this.#tick) this.#wall = { tick: this.#tick, now: this.options.clock.now() };
+    return this.#wall.now;
   }
 
   /** A join is on its way: effects for it find its socket. */
@@ -82,7 +89,7 @@ export class Delivery {
     const { socket, topic, join_ref, told_ref } = session;
     const { serializer } = socket;
     // After its end a token hears nothing, not even an answer; the gateway is about to close the socket.
-    if (socket.closed || (effect.kind !== "end" && this.options.clock.now() >= socket.expires)) return;
+    if (socket.closed || (effect.kind !== "end" && this.#now() >= socket.expires)) return;
     switch (effect.kind) {
       case "joined":
         this.options.metrics.counts.joins++;
@@ -129,7 +136,7 @@ export class Delivery {
     if (!subscribers) return;
     const { topic, durability, except, key } = effect;
     const { counts } = this.options.metrics;
-    const now = this.options.clock.now();
+    const now = this.#now();
     const hasMore = durability === "lasting" || effect.alias !== undefined;
     let v1: Said | undefined, v2: Said | undefined;
     let slow: Socket[] | null = null;
@@ -190,7 +197,7 @@ export class Delivery {
   }
 
   #mark(socket: Socket): void {
-    if (socket.hasLate && this.options.clock.now() >= socket.expires) socket.dropLate(() => true);
+    if (socket.hasLate && this.#now() >= socket.expires) socket.dropLate(() => true);
     if (socket.begin(this.#tick)) this.#unflushed.push(socket);
   }
 
