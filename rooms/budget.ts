@@ -62,8 +62,8 @@ class Window {
   }
 
   spend(now: number, count: number): void {
-    const last = this.#spent.at(-1);
-    if (last && now - last.from <= this.#grain) {
+    const last = this.#spent[this.#spent.length - 1];
+    if (last !== undefined && now - last.from <= this.#grain) {
       last.to = now;
       last.count += count;
     } else this.#spent.push({ from: now, to: now, count });
@@ -71,6 +71,7 @@ class Window {
   }
 
   #forget(now: number): void {
+    if (this.#spent.length === 0 || this.#spent[0].to > now - this.ms) return;
     let gone = 0;
     while (gone < this.#spent.length && this.#spent[gone].to <= now - this.ms) this.#sum -= this.#spent[gone++].count;
     if (gone > 0) this.#spent.splice(0, gone);

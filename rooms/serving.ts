@@ -181,6 +181,8 @@ export class Serving {
   /** False when it was refused, and answered. */
   #spend(socket: Socket, user: User, now: number, { ref, topic }: Message, join_ref: Ref, costs: readonly Cost[]): boolean {
     const purse = this.#options.purses.of(user.id);
+    // Most pushes cost one thing, and most can be paid.
+    if (costs.length === 1 ? purse.spend(costs[0][0], now, costs[0][1]) === 0 : costs.length === 0) return true;
     const refusal = overspent(purse.spendAll(now, costs));
     if (!refusal) return true;
     this.#refuse(socket, join_ref, ref, topic, refusal.reason, refusal.detail);
