@@ -30,7 +30,7 @@ export interface ServingOptions {
 const IN_ONE_GO = 128;
 const SIZE_IN_ONE_GO = 65_536;
 /** Whoever takes longer than this in one go, in milliseconds, is not served for so many times as long, on none of his sockets. */
-const LONG_MS = 2;
+const LONG_MS = 8;
 const REST = 4;
 const JOINS_IN_ONE_GO = 8;
 /** After so many `rate_limited` answers a socket is not read for so many milliseconds: a flood costs its sender. */

@@ -154,7 +154,7 @@ export const PAUSED = {
 
 export const FLOOD = {
   name: "flood",
-  what: "p99 of the same while another user floods one socket, default budgets, beside without",
+  what: "p99 of 10,000 deliveries/s to 100 members while another user floods one socket, default budgets, beside without",
   /** A push of which 100 a minute are allowed. */
   message: JSON.stringify(["1", "2", "bench:0", "shout", { document_id: "doc_99999999", page: 12, x: 318.25, y: 604.5, tool: "pointer" }]),
   asked: 1.5,

@@ -1,6 +1,7 @@
 /**
  * `deno task bench [name …]`: Caseroom beside the bare loop. Both servers stand on one core, the generator is on another;
  * windows alternate, and what counts is the median of the pairs' ratios: whatever else the machine does, it does to both.
+ * A second table has Caseroom beside itself, with some trouble and without.
  */
 import { sign } from "../../rooms/token.ts";
 import { checkChains } from "./chains.ts";
