@@ -40,6 +40,10 @@ interface Joining {
 
 const CRASHED = encode({ reason: "channel_crash" });
 
+function reply({ session, ref }: Of<"push">, status: "ok" | "error", body: Body): Effect {
+  return { kind: "reply", session, ref, status, body };
+}
+
 export class Actor extends Turns {
   readonly #topics = new Map<string, TopicState>();
   /** Joins that take their time. */
@@ -256,16 +260,15 @@ export class Actor extends Turns {
     this.finish(turn);
   }
 
-  #answer(turn: Turn, at: TopicState, member: Member, { session, ref }: Of<"push">, spec: PushSpec | undefined, outcome: Outcome): void {
-    const reply = (status: "ok" | "error", body: Body): Effect => ({ kind: "reply", session, ref, status, body });
-    turn.lost = () => [reply("error", encode({ reason: "unavailable" }))];
+  #answer(turn: Turn, at: TopicState, member: Member, item: Of<"push">, spec: PushSpec | undefined, outcome: Outcome): void {
+    turn.lost = () => [reply(item, "error", encode({ reason: "unavailable" }))];
     if (outcome.kind === "ok") {
-      if (!spec?.silent) turn.effects.push(reply("ok", outcome.body));
+      if (!spec?.silent) turn.add(reply(item, "ok", outcome.body));
     } else if (outcome.kind === "refused") {
-      turn.effects.push(reply("error", encode(outcome.refusal.response())));
+      turn.add(reply(item, "error", encode(outcome.refusal.response())));
     }
     this.finish(turn);
-    if (outcome.kind === "crashed") this.#end(at, member, [{ kind: "end", session, event: "phx_error", body: CRASHED }]);
+    if (outcome.kind === "crashed") this.#end(at, member, [{ kind: "end", session: item.session, event: "phx_error", body: CRASHED }]);
     else if (turn.closing) this.#close(at, member);
   }
 

@@ -42,6 +42,8 @@ class Window {
   /** Oldest first: from when to when, and how much. */
   #spent: { from: number; to: number; count: number }[] = [];
   #sum = 0;
+  /** When the oldest of it is forgotten. */
+  #until = Infinity;
   readonly #grain: number;
 
   constructor(private readonly limit: number, private readonly ms: number) {
@@ -68,13 +70,15 @@ class Window {
       last.count += count;
     } else this.#spent.push({ from: now, to: now, count });
     this.#sum += count;
+    if (this.#spent.length === 1) this.#until = now + this.ms;
   }
 
   #forget(now: number): void {
-    if (this.#spent.length === 0 || this.#spent[0].to > now - this.ms) return;
+    if (now < this.#until) return;
     let gone = 0;
-    while (gone < this.#spent.length && this.#spent[gone].to <= now - this.ms) this.#sum -= this.#spent[gone++].count;
-    if (gone > 0) this.#spent.splice(0, gone);
+    while (gone < this.#spent.length && this.#spent[gone].to + this.ms <= now) this.#sum -= this.#spent[gone++].count;
+    this.#spent.splice(0, gone);
+    this.#until = this.#spent.length > 0 ? this.#spent[0].to + this.ms : Infinity;
   }
 
   empty(now: number): boolean {
@@ -101,7 +105,7 @@ export function overspent(over: Overspent | null): Refusal | null {
 export class Purse {
   /** Until then nothing of this user is served: what he asked for took long. */
   restsUntil = 0;
-  readonly #windows = new Map<Budget, Window>();
+  readonly #windows: Partial<Record<Budget, Window>> = {};
 
   constructor(private readonly limits: Limits) {}
 
@@ -127,20 +131,19 @@ export class Purse {
   }
 
   #window(budget: Budget): Window {
-    let window = this.#windows.get(budget);
-    if (!window) this.#windows.set(budget, window = new Window(this.limits[budget], WINDOWS[budget]));
-    return window;
+    return this.#windows[budget] ??= new Window(this.limits[budget], WINDOWS[budget]);
   }
 
   empty(now: number): boolean {
-    for (const [budget, window] of this.#windows) if (window.empty(now)) this.#windows.delete(budget);
-    return this.#windows.size === 0 && now >= this.restsUntil;
+    return now >= this.restsUntil && Object.values(this.#windows).every((window) => window.empty(now));
   }
 }
 
 /** The purses of all users, kept as long as something was spent from them lately. */
 export class Purses {
   readonly #purses = new Map<string, Purse>();
+  /** Whose was asked for last: a socket's messages come in rows. */
+  #last: { readonly user: string; readonly purse: Purse } | null = null;
   /** Of all who have not said yet who they are. */
   readonly nobody: Purse;
 
@@ -149,13 +152,16 @@ export class Purses {
   }
 
   of(user: string): Purse {
+    if (this.#last?.user === user) return this.#last.purse;
     let purse = this.#purses.get(user);
     if (!purse) this.#purses.set(user, purse = new Purse(this.limits));
+    this.#last = { user, purse };
     return purse;
   }
 
   /** Forgets those who have spent nothing for as long as any window reaches back. */
   sweep(now: number): void {
+    this.#last = null;
     for (const [user, purse] of this.#purses) if (purse.empty(now)) this.#purses.delete(user);
   }
 

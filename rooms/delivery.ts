@@ -128,7 +128,7 @@ export class Delivery {
     if (!packet) packets.set(serializer, packet = this.options.pack(events.map(({ event, body }) => serializer.broadcast(topic, event, body)!)));
     this.options.metrics.counts.events_replayed += events.length;
     this.#mark(socket);
-    socket.answer(packet, events.length);
+    socket.answerAll(packet, events.length);
   }
 
   #broadcast(effect: Of<"broadcast">): void {
@@ -193,7 +193,7 @@ export class Delivery {
       metrics.refused(reasonOf(body));
     }
     this.#mark(socket);
-    socket.answer(this.options.pack(frame));
+    socket.answer(frame);
   }
 
   #mark(socket: Socket): void {

@@ -14,6 +14,8 @@ export interface Packet {
 export interface Wire {
   /** Queues a packet until the next flush. */
   send(packet: Packet): void;
+  /** Queues a frame that nobody else hears, of which no packet has to be made. */
+  say(frame: Encoded): void;
   /** Sends what is queued, in one write. */
   flush(): void;
   /** Flushes, then closes. */
@@ -168,7 +170,14 @@ export class Socket {
   }
 
   /** Sends what it asked for: that does not count as waiting. */
-  answer(packet: Packet, messages = 1): void {
+  answer(frame: Encoded): void {
+    if (this.closed) return;
+    this.#queued += frame.length;
+    this.#messages++;
+    this.wire.say(frame);
+  }
+  /** So many messages that others may have asked for as well. */
+  answerAll(packet: Packet, messages: number): void {
     if (this.closed) return;
     this.#queued += packet.length;
     this.#messages += messages;

@@ -24,6 +24,8 @@ export interface TurnOwner extends Gated {
 
 type Broadcast = Extract<Effect, { kind: "broadcast" }>;
 
+const NONE: readonly string[] = [];
+
 export class Turn implements Context, Finished, SessionPresence {
   effects: Effect[] = [];
   undo: (() => void)[] = [];
@@ -48,6 +50,12 @@ export class Turn implements Context, Finished, SessionPresence {
   /** Who is behind it: his refusals of authority are logged. */
   get author(): { readonly user: string; readonly topic: string } | null {
     return this.member ? { user: this.member.user.id, topic: this.member.topic } : this.publisher;
+  }
+
+  /** Queues an effect. A list that begins empty and grows takes room for many: most turns have one. */
+  add(effect: Effect): void {
+    if (this.effects.length === 0) this.effects = [effect];
+    else this.effects.push(effect);
   }
 
   /** Whether it has queued or shown anything yet. */
@@ -101,7 +109,7 @@ export class Turn implements Context, Finished, SessionPresence {
   }
   push(event: string, payload: unknown): void {
     this.#alive();
-    this.effects.push({ kind: "push", session: this.#member().session, event, body: bodyOf(payload) });
+    this.add({ kind: "push", session: this.#member().session, event, body: bodyOf(payload) });
   }
   close(): void {
     this.#alive();
@@ -118,7 +126,7 @@ export class Turn implements Context, Finished, SessionPresence {
     const key = spec?.per === "user" && this.member ? JSON.stringify([topic, event, this.member.user.id]) : undefined;
     const effect: Broadcast = { kind: "broadcast", topic, event, body, durability, except, alias: spec?.alias, key };
     if (key !== undefined) this.paced = true;
-    this.effects.push(effect);
+    this.add(effect);
     if (durability !== "lasting") return;
     if (typeof body !== "string" || body[0] !== "{") throw new CannotEncode(`Cannot keep ${event}: its payload is no JSON object`);
     this.#keep({ at: this.now(), user: this.member?.user.id ?? "", topic, event, payload: body }, effect);
@@ -131,7 +139,7 @@ export class Turn implements Context, Finished, SessionPresence {
   publish(entry: Entry, alias?: string): number {
     this.#alive();
     const effect: Broadcast = { kind: "broadcast", topic: entry.topic, event: entry.event, body: entry.payload, durability: "lasting", alias };
-    this.effects.push(effect);
+    this.add(effect);
     return this.#keep(entry, effect);
   }
 
@@ -209,9 +217,9 @@ export class Turn implements Context, Finished, SessionPresence {
   }
 
   /** After the handler: appends what lasts and writes the cursors into the events. Returns the cursors. */
-  seal(): string[] {
+  seal(): readonly string[] {
     this.#over = true;
-    if (!this.#entries) return [];
+    if (!this.#entries) return NONE;
     this.actor.wrote = true;
     return this.#entries.map(({ entry, effect }) => {
       const cursor = this.actor.storage.log.append(this.actor.name, entry);

@@ -62,13 +62,12 @@ export abstract class Turns implements TurnOwner {
   /** Runs a handler: its writes and effects stand together or vanish together. */
   protected run(turn: Turn, handler: () => unknown): Outcome {
     try {
-      let value: unknown;
-      const body = this.storage.sql.atomic(() => {
-        value = handler();
+      return this.storage.sql.atomic(() => {
+        const value = handler();
         if (value instanceof Promise) refuseAsync(value);
-        return value instanceof Later ? "" : bodyOf(value === undefined ? {} : value);
+        const body = value instanceof Later ? "" : bodyOf(value === undefined ? {} : value);
+        return { kind: "ok", value, body, cursors: turn.seal() };
       });
-      return { kind: "ok", value, body, cursors: turn.seal() };
     } catch (error) {
       turn.vanish();
       if (error instanceof Refusal) {

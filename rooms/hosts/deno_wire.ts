@@ -14,39 +14,47 @@ const utf8 = new TextEncoder();
 
 /** Short texts are framed into slabs of this many bytes: counting and allocating for each costs as much as the rest of it. */
 const SLAB = 65_536;
-/** What counts as short, in UTF-16 units. */
+/** What counts as short, in UTF-16 units; and so many of them are framed in one pass. */
 const SHORT = 1024;
+const ROW = 4096;
 let slab = Buffer.allocUnsafeSlow(SLAB);
 let used = 0;
 
 /** Unmasked, unfragmented WebSocket messages as bytes (RFC 6455 section 5.2). */
 export function packFrame(frame: Encoded | readonly Encoded[]): Uint8Array {
   if (Array.isArray(frame)) return Buffer.concat(frame.map(packAny));
-  return packOne(frame as Encoded);
+  return (isShort(frame as Encoded) && packRow([frame as string])) || packAny(frame as Encoded);
 }
 
-function packOne(frame: Encoded): Uint8Array {
-  return (typeof frame === "string" && frame.length <= SHORT ? packShort(frame) : null) ?? packAny(frame);
+function isShort(frame: Encoded): frame is string {
+  return typeof frame === "string" && frame.length <= SHORT;
 }
 
-/** In one pass over the text. Null when the head turns out longer than the text's length promised. */
-function packShort(frame: string): Uint8Array | null {
-  // A UTF-16 unit takes at most 3 bytes.
-  if (used + 4 + frame.length * 3 > SLAB) {
+const HEAD_2 = "\0\0";
+const HEAD_4 = "\0\0\0\0";
+
+/** Short texts in one pass over all of them, each with room for its head before it. Null when they are not ASCII: then the heads stand elsewhere. */
+function packRow(texts: readonly string[]): Uint8Array | null {
+  let row = "";
+  for (const text of texts) row += (text.length < 126 ? HEAD_2 : HEAD_4) + text;
+  if (used + row.length > SLAB) {
     slab = Buffer.allocUnsafeSlow(SLAB);
     used = 0;
   }
-  const head = frame.length < 126 ? 2 : 4;
-  const { written } = utf8.encodeInto(frame, slab.subarray(used + head));
-  if (head === 2 && written > 125) return null;
-  const bytes = slab.subarray(used, used + head + written);
-  used += head + written;
-  bytes[0] = 0x81;
-  if (head === 2) bytes[1] = written;
-  else {
-    bytes[1] = 126;
-    bytes[2] = written >> 8;
-    bytes[3] = written;
+  const bytes = slab.subarray(used, used + row.length);
+  const { read, written } = utf8.encodeInto(row, bytes);
+  if (read !== row.length || written !== row.length) return null;
+  used += row.length;
+  let at = 0;
+  for (const { length } of texts) {
+    bytes[at] = 0x81;
+    if (length < 126) bytes[at + 1] = length;
+    else {
+      bytes[at + 1] = 126;
+      bytes[at + 2] = length >> 8;
+      bytes[at + 3] = length;
+    }
+    at += length + (length < 126 ? 2 : 4);
   }
   return bytes;
 }
@@ -109,15 +117,32 @@ export type RawSocket = Duplex & { readonly bytesRead: number };
 
 export class DenoWire implements Wire {
   #path = EMPTY;
+  /** Short texts for it alone that follow the path. */
+  #row: string[] = [];
+  #rowLength = 0;
   #pauses = 0;
 
   constructor(private readonly ws: WebSocket, private readonly raw: RawSocket) {}
 
   send(packet: Packet): void {
+    if (this.#row.length > 0) this.#endRow();
     this.#path = this.#path.then(packet as Uint8Array);
   }
 
+  say(frame: Encoded): void {
+    if (!isShort(frame)) return this.send(packFrame(frame));
+    this.#row.push(frame);
+    if ((this.#rowLength += frame.length) > ROW) this.#endRow();
+  }
+
+  #endRow(): void {
+    const bytes = packRow(this.#row) ?? Buffer.concat(this.#row.map(packAny));
+    this.#row.length = this.#rowLength = 0;
+    this.#path = this.#path.then(bytes);
+  }
+
   flush(): void {
+    if (this.#row.length > 0) this.#endRow();
     if (this.#path === EMPTY) return;
     const bytes = this.#path.bytes();
     this.#path = EMPTY;

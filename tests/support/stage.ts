@@ -73,6 +73,9 @@ export class MemoryWire implements Wire {
   send(packet: Packet): void {
     this.#queued.push(packet as MemoryPacket);
   }
+  say(frame: Encoded): void {
+    this.#queued.push({ frames: [frame], length: frame.length });
+  }
   flush(): void {
     if (this.#queued.length > 0) this.writes++;
     for (const { frames } of this.#queued) this.frames.push(...frames.map((frame) => typeof frame === "string" ? JSON.parse(frame) : frame));
