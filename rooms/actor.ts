@@ -1,17 +1,16 @@
 /**
- * One room, one turn at a time: what happens when somebody joins, speaks, leaves or is gone, and when a back end, a timer or
- * another room has something to say. Handlers are synchronous, as SQLite is: nothing interleaves, and there is no lock.
+ * One room, one turn at a time: what happens when somebody joins or speaks, and when a back end, a timer or another room has
+ * something to say; who is here and how he leaves stands in `membership.ts`. Handlers are synchronous, as SQLite is: nothing interleaves, and there is no lock.
  *
  * A Refusal is the client's error: an error reply, and the turn leaves no trace. Any other throw is ours: it is reported,
- * and the session that ran into it gets phx_error; nobody else notices. [76] Facts (a session is gone, a timer is due)
- * cannot be refused: in a lost tick they run again later.
+ * and the session that ran into it gets phx_error; nobody else notices. [76]
  */
-import { type Channel, own, type PushSpec } from "../protocol/contract.ts";
+import { own, type PushSpec } from "../protocol/contract.ts";
 import type { Body } from "../protocol/frame.ts";
 import { Refusal } from "../protocol/reason.ts";
-import type { Clock, Member, User } from "./host.ts";
+import type { Member, User } from "./host.ts";
 import { say, takeJoin } from "./intake.ts";
-import { Pace } from "./pace.ts";
+import { Membership } from "./membership.ts";
 import { type Publication, publish } from "./publication.ts";
 import { type Page, readPage } from "./reading.ts";
 import { type Missed, Recovery } from "./recovery.ts";
@@ -20,10 +19,10 @@ import { type Effect, encode, type Item } from "./seam.ts";
 import type { Slow } from "./slow.ts";
 import type { RoomSql } from "./sql.ts";
 import type { Call } from "./storage.ts";
-import { TopicState } from "./topic.ts";
+import type { TopicState } from "./topic.ts";
 import { require } from "./token.ts";
 import { Turn } from "./turn.ts";
-import { type Ground, type Outcome, Turns } from "./turns.ts";
+import type { Ground, Outcome } from "./turns.ts";
 
 type Of<K extends Item["kind"]> = Extract<Item, { kind: K }>;
 
@@ -44,70 +43,19 @@ function reply({ session, ref }: Of<"push">, status: "ok" | "error", body: Body)
   return { kind: "reply", session, ref, status, body };
 }
 
-export class Actor extends Turns {
-  readonly #topics = new Map<string, TopicState>();
+export class Actor extends Membership {
   /** Joins that take their time. */
   readonly #joining = new Map<string, Slow>();
   readonly #recovery: Recovery;
-  readonly #pace: Pace;
 
-  constructor(private readonly room: Room, id: string, roomSql: RoomSql, ground: Ground) {
-    super(`${room.kind}/${id}`, id, room.kind, roomSql, ground);
+  constructor(room: Room, id: string, roomSql: RoomSql, ground: Ground) {
+    super(room, id, roomSql, ground);
     this.#recovery = new Recovery(this.name, this.storage.log, this.host.clock, ground.limits);
-    const { clock } = this.host;
-    const ticking: Clock = {
-      now: () => clock.now(),
-      elapsed: () => clock.elapsed(),
-      after: (ms, callback) => clock.after(ms, () => ground.gate.post(callback)),
-    };
-    this.#pace = new Pace(ticking, 1000 / ground.limits.cursors, (effects, undo) => ground.gate.finish({ actor: this, effects, undo }));
-    for (const member of this.host.members.of(this.name)) this.#load(member);
   }
 
-  #load(member: Member): void {
-    const at = this.#topic(member.topic);
-    at.add(member);
-    for (const entry of member.presence) at.presence.add(entry);
-    at.presence.settle();
-    if (member.heldUntil !== undefined) this.#expire(member, member.heldUntil - this.host.clock.now());
-  }
-
-  /** Nobody is here and nothing is under way: it may be forgotten, and comes back equal. */
-  get idle(): boolean {
-    return this.busy === 0 && this.#topics.size === 0;
-  }
-
-  topicOf(contract: Channel): string {
-    return contract.topic.includes(":") ? `${contract.name}:${this.id}` : contract.name;
-  }
-
-  #topic(topic: string): TopicState {
-    let at = this.#topics.get(topic);
-    if (!at) {
-      const served = this.room.topics.find(({ contract }) => contract.idOf(topic) !== undefined);
-      if (!served) throw new TypeError(`Cannot find ${topic} in ${this.name}: the registry sent it to the wrong room`);
-      this.#topics.set(topic, at = new TopicState(topic, served));
-    }
-    return at;
-  }
-
-  // The gate's side.
-
-  settle(): void {
-    for (const at of this.#topics.values()) {
-      const body = at.presence.diff();
-      if (body) this.tell([{ kind: "broadcast", topic: at.topic, event: "presence_diff", body, durability: "exact" }]);
-    }
-  }
-
-  recover(): void {
+  override recover(): void {
     this.#recovery.forget();
-    for (const at of this.#topics.values()) at.presence.settle();
-  }
-
-  rest(): void {
-    for (const [topic, at] of this.#topics) if (at.empty) this.#topics.delete(topic);
-    if (this.idle) this.ground.rested(this.name);
+    super.recover();
   }
 
   // What gateways send.
@@ -120,20 +68,21 @@ export class Actor extends Turns {
       case "push":
         return this.#push(item);
       case "leave":
-        return this.#leave(item);
+        return this.leave(item);
       case "gone":
-        return this.#gone(item);
+        this.#joining.get(item.session)?.leave();
+        return this.gone(item);
       case "renew":
-        return this.#renew(item);
+        return this.renew(item);
     }
   }
 
   #join(item: Of<"join">): void | Promise<void> {
-    const at = this.#topic(item.topic);
+    const at = this.topicState(item.topic);
     // The old session ends before the new join runs, and is told after it [61]; its user has not left in between.
     const old = item.replaces === undefined ? undefined : at.members.get(item.replaces);
     at.keep(item.user.id);
-    if (old) this.#remove(old, []);
+    if (old) this.remove(old, []);
     const member: Member = { session: item.session, topic: item.topic, user: item.user, presence: [] };
     const joining: Joining = { at, member, item, old, missed: [] };
     const turn = new Turn(this, at, member);
@@ -204,14 +153,14 @@ export class Actor extends Turns {
       turn.effects.push(...refused(outcome.kind === "refused" ? outcome.refusal.response() : { reason: "join crashed" }));
       this.finish(turn);
       // A refused rejoin ends the old join for good. [62]
-      if (old) this.#departed(at, old);
+      if (old) this.departed(at, old);
       return;
     }
     const wasHere = at.hasUser(member.user.id) || old?.user.id === member.user.id;
     // What the handler broadcast precedes the reply and misses the joiner [59]; what it pushed follows it [60].
     const pushes = turn.effects.filter((effect) => effect.kind === "push");
     turn.effects = turn.effects.filter((effect) => effect.kind !== "push");
-    for (const held of at.heldOf(member.user.id)) this.#drop(turn, at, held);
+    for (const held of at.heldOf(member.user.id)) this.drop(turn, at, held);
     at.add(member);
     this.host.members.put(this.name, member);
     turn.undo.push(() => {
@@ -225,7 +174,7 @@ export class Actor extends Turns {
     turn.effects.push(...pushes);
     this.finish(turn);
     if (!wasHere && at.behaviour.arrive) this.fact(at, member, at.behaviour.arrive);
-    if (turn.closing) this.#close(at, member);
+    if (turn.closing) this.dismiss(at, member);
   }
 
   /** The socket went away during a slow join: nobody is answered. */
@@ -235,12 +184,12 @@ export class Actor extends Turns {
     // The gateway forgets the replaced session only when told.
     turn.effects.push({ kind: "end", session: old.session, event: null, body: "{}" });
     this.finish(turn);
-    this.#departed(at, old);
+    this.departed(at, old);
   }
 
   #push(item: Of<"push">): void {
     const { session, topic, ref, event } = item;
-    const at = this.#topics.get(topic);
+    const at = this.topics.get(topic);
     const member = at?.members.get(session);
     if (!at || !member || member.heldUntil !== undefined) {
       const body = encode({ reason: "unmatched topic" });
@@ -252,7 +201,7 @@ export class Actor extends Turns {
     if (outcome.kind !== "ok" || !(outcome.value instanceof Later)) return this.#answer(turn, at, member, item, spec, outcome);
     const slow = this.slow(outcome.value, (finish) => {
       // The session ended meanwhile: a late result is discarded.
-      if (this.#topics.get(topic)?.members.get(session) !== member) return;
+      if (this.topics.get(topic)?.members.get(session) !== member) return;
       const turn = new Turn(this, at, member);
       this.#answer(turn, at, member, item, spec, this.run(turn, () => finish(turn)));
     });
@@ -268,69 +217,15 @@ export class Actor extends Turns {
       turn.add(reply(item, "error", encode(outcome.refusal.response())));
     }
     this.finish(turn);
-    if (outcome.kind === "crashed") this.#end(at, member, [{ kind: "end", session: item.session, event: "phx_error", body: CRASHED }]);
-    else if (turn.closing) this.#close(at, member);
-  }
-
-  /** The turn before closed its own session. In a lost tick it did not: that turn is answered, and the session goes on. */
-  #close(at: TopicState, member: Member): void {
-    this.#end(at, member, [{ kind: "end", session: member.session, event: "phx_close", body: "{}" }], null);
-  }
-
-  #leave({ session, topic, ref, join_ref }: Of<"leave">): void {
-    const stray: Effect[] = [{ kind: "stray", session, topic, join_ref, ref, status: "ok", body: "{}" }];
-    const at = this.#topics.get(topic);
-    const member = at?.members.get(session);
-    if (!at || !member) return this.tell(stray);
-    const told: Effect[] = [{ kind: "reply", session, ref, status: "ok", body: "{}" }, { kind: "end", session, event: "phx_close", body: "{}" }];
-    this.#end(at, member, told, stray);
-  }
-
-  #gone({ session, topic, held }: Of<"gone">): void {
-    this.#joining.get(session)?.leave();
-    const at = this.#topics.get(topic);
-    const member = at?.members.get(session);
-    if (!at || !member) return;
-    const { graceMs } = this.ground;
-    if (!held || graceMs === 0 || member.presence.length === 0) return this.#end(at, member, []);
-    member.heldUntil = this.host.clock.now() + graceMs;
-    this.host.members.put(this.name, member);
-    this.#expire(member, graceMs);
-  }
-
-  /** Ends a held presence, unless its user came back before. */
-  #expire(member: Member, ms: number): void {
-    this.host.clock.after(Math.max(0, ms), () => {
-      this.ground.gate.post(() => {
-        const at = this.#topics.get(member.topic);
-        if (at?.members.get(member.session) === member) this.#end(at, member, []);
-      });
-    });
-  }
-
-  #renew(item: Of<"renew">): void {
-    const { session, topic, user } = item;
-    const at = this.#topics.get(topic);
-    const member = at?.members.get(session);
-    if (!at || !member) return;
-    member.user = user;
-    this.host.members.put(this.name, member);
-    const turn = new Turn(this, at, member);
-    const outcome = this.run(turn, () => at.behaviour.admit(turn));
-    this.finish(turn);
-    if (outcome.kind === "ok") return;
-    // Nobody could say whether he may stay.
-    if (outcome.kind === "refused" && outcome.refusal.reason === "unavailable") return void this.again(() => this.#renew(item));
-    // phx_close, not phx_error: the client would rejoin for ever. [102]
-    const reason = outcome.kind === "refused" ? outcome.refusal.response() : { reason: "internal" };
-    this.#end(at, member, [{ kind: "end", session, event: "phx_close", body: encode(reason) }]);
+    if (outcome.kind === "crashed") this.end(at, member, [{ kind: "end", session: item.session, event: "phx_error", body: CRASHED }]);
+    else if (turn.closing) this.dismiss(at, member);
   }
 
   // What else happens to a room.
 
   /** All of it or nothing. Resolves to the cursors once they are durable; rejects with the Refusal. */
   publish(topic: string, user: User, publications: readonly Publication[]): Promise<string[]> {
-    const at = this.#topic(topic);
+    const at = this.topicState(topic);
     const turn = new Turn(this);
     turn.publisher = { user: user.id, topic };
     let answers: (number | string)[] = [];
@@ -344,7 +239,7 @@ export class Actor extends Turns {
 
   /** A page of the record, as this user may see it today. Rejects with the Refusal. */
   read(topic: string, user: User, after: string | null, limit: number): Promise<Page> {
-    const at = this.#topic(topic);
+    const at = this.topicState(topic);
     const turn = new Turn(this, at, { session: "", topic, user, presence: [] });
     let page: Page;
     const outcome = this.run(turn, () => {
@@ -398,58 +293,5 @@ export class Actor extends Turns {
       return [];
     };
     this.finish(turn);
-  }
-
-  /** Hands a turn to the gate, without what is told again too soon: that waits for its time. */
-  protected override finish(turn: Turn): void {
-    if (turn.paced) turn.effects = turn.effects.filter((effect) => effect.kind !== "broadcast" || !this.#pace.holds(effect, turn.undo));
-    super.finish(turn);
-  }
-
-  // Ends.
-
-  /**
-   * Takes a member out. `told` are the effects that go with it. A fact: tried again when its tick is lost, but told as
-   * `stray` when the member is not there any more. Not so with `stray` null: then it has not happened.
-   */
-  #remove(member: Member, told: readonly Effect[], stray: readonly Effect[] | null = []): void {
-    const at = this.#topic(member.topic);
-    const turn = new Turn(this, at, member);
-    turn.effects.push(...told);
-    this.#drop(turn, at, member);
-    if (stray) {
-      turn.lost = () =>
-        this.again(() => {
-          const at = this.#topics.get(member.topic);
-          if (at?.members.get(member.session) === member) this.#end(at, member, told, stray);
-          else this.tell(stray);
-        });
-    }
-    this.ground.gate.finish(turn);
-  }
-
-  /** Takes a member out for good: his user may have left with it. */
-  #end(at: TopicState, member: Member, told: readonly Effect[], stray?: readonly Effect[] | null): void {
-    this.#remove(member, told, stray);
-    this.#departed(at, member);
-  }
-
-  #drop(turn: Turn, at: TopicState, member: Member): void {
-    if (!at.members.has(member.session)) return;
-    at.delete(member);
-    this.#pace.drop(member.session);
-    if (at.contract.paced) turn.effects.push({ kind: "mute", topic: at.topic, session: member.session });
-    this.host.members.delete(this.name, member.session);
-    const places = member.presence.map((entry) => at.presence.remove(entry));
-    turn.undo.push(() => {
-      at.add(member);
-      this.host.members.put(this.name, member);
-      member.presence.forEach((entry, index) => at.presence.add(entry, places[index]));
-    });
-  }
-
-  /** Tells the behaviour when the user's last session is gone. */
-  #departed(at: TopicState, member: Member): void {
-    if (!at.hasUser(member.user.id) && at.behaviour.depart) this.fact(at, member, at.behaviour.depart);
   }
 }

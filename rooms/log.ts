@@ -18,21 +18,28 @@ export const LOG_SCHEMA = [
      primary key (room, user, id)) strict, without rowid`,
 ];
 
-/** Every so many entries of a room one is marked, so that a page of a long log is found without walking all of it. */
-const MARK_EVERY = 256;
-
 export const LOG_MARKS = `create table log_mark (room text not null, seq integer not null, primary key (room, seq)) strict, without rowid;
    alter table log_head add column unmarked integer not null default 0`;
 
-/** Where a room's chain ends: the last row's number and hash; `{seq: 0, hash: ""}` before the first. */
+/** Every so many entries of a room one is marked, so that any place of a long log is found without walking all of it. */
+const MARK_EVERY = 256;
+
+/** A room counts its own entries. Cursors that were given before are of another log: who has one starts from the state. */
+export const LOG_NUMBERS = `drop table log_mark;
+   create table log_mark (room text not null, number integer not null, seq integer not null, primary key (room, number)) strict, without rowid;
+   insert into log_mark (room, number, seq)
+     select room, number, seq from (select room, seq, row_number() over (partition by room order by seq) as number from log) where number % ${MARK_EVERY} = 0;
+   alter table log_head rename column unmarked to number;
+   update log_head set number = counted.number from (select room, count(*) as number from log group by room) as counted where counted.room = log_head.room`;
+
+/** Where a room's chain ends: the last row's place in the log, its number in the room, and its hash; all zero and empty before the first. */
 export interface Head {
   readonly seq: number;
+  readonly number: number;
   readonly hash: string;
-  /** Entries since the last mark. */
-  readonly unmarked: number;
 }
 
-const NOTHING: Head = { seq: 0, hash: "", unmarked: 0 };
+const NOTHING: Head = { seq: 0, number: 0, hash: "" };
 
 /** One thing worth keeping. `payload` is JSON text; `user` is an id; `id` is the sender's own, for deduplication. */
 export interface Entry {
@@ -52,9 +59,12 @@ export interface Kept extends Entry {
 /** Where every log begins. */
 const START = "0";
 
-/** A cursor is opaque to clients: position and hash, so that a restored backup with other content does not match. */
-export function cursorOf({ seq, hash }: Pick<Head, "seq" | "hash">): string {
-  return seq === 0 ? START : `${seq.toString(36)}-${hash.slice(0, 16)}`;
+/**
+ * A cursor is opaque to clients: position and hash, so that a restored backup with other content does not match. The
+ * position is the room's own: nobody learns from it what is written elsewhere.
+ */
+export function cursorOf({ number, hash }: Pick<Head, "number" | "hash">): string {
+  return number === 0 ? START : `${number.toString(36)}-${hash.slice(0, 16)}`;
 }
 
 /** The hash of a row covers the payload's digest, so that a payload can be attested without being shown. */
@@ -64,15 +74,23 @@ export function chainHash(sha256: Host["sha256"], room: string, entry: Entry, di
 
 const APPEND = "insert into log (seq, room, previous, at, user, topic, event, payload, dedupe, previous_hash, hash) values (?,?,?,?,?,?,?,?,?,?,?)";
 
-const PUT_HEAD = "insert into log_head (room, seq, hash, unmarked) values (?,?,?,?)" +
-  " on conflict (room) do update set seq = excluded.seq, hash = excluded.hash, unmarked = excluded.unmarked";
+const PUT_HEAD = "insert into log_head (room, seq, hash, number) values (?,?,?,?)" +
+  " on conflict (room) do update set seq = excluded.seq, hash = excluded.hash, number = excluded.number";
 
-/** From one entry back towards another: numbers and sizes only, newest first. */
-const WALK = `with recursive back (seq, previous, bytes, step) as (
-  select seq, previous, octet_length(payload), 1 from log where seq = ? and room = ?
+/** So many entries back from one of them: places and sizes only, newest first. */
+const WALK = `with recursive back (seq, previous, bytes, refused, step) as (
+  select seq, previous, octet_length(payload), event = 'refused', 1 from log where seq = ? and room = ?
   union all
-  select log.seq, log.previous, octet_length(log.payload), step + 1 from back join log on log.seq = back.previous where back.previous > ? and step < ?
-) select seq, previous, bytes from back`;
+  select log.seq, log.previous, octet_length(log.payload), log.event = 'refused', step + 1 from back join log on log.seq = back.previous where step < ?
+) select seq, bytes, refused from back`;
+
+/** An entry that a walk found. */
+interface Found {
+  readonly seq: number;
+  readonly number: number;
+  readonly bytes: number;
+  readonly refused: boolean;
+}
 
 export class Log {
   readonly #host: Host;
@@ -94,8 +112,8 @@ export class Log {
   head(room: string): Head {
     let head = this.#heads.get(room);
     if (!head) {
-      const row = this.#host.sql.run("select seq, hash, unmarked from log_head where room = ?", [room], false)[0];
-      head = row ? { seq: Number(row.seq), hash: String(row.hash), unmarked: Number(row.unmarked) } : NOTHING;
+      const row = this.#host.sql.run("select seq, hash, number from log_head where room = ?", [room], false)[0];
+      head = row ? { seq: Number(row.seq), hash: String(row.hash), number: Number(row.number) } : NOTHING;
       this.#heads.set(room, head);
     }
     return head;
@@ -110,9 +128,8 @@ export class Log {
     this.#write(APPEND, [seq, room, head.seq, entry.at, entry.user, entry.topic, entry.event, entry.payload, entry.id ?? null, head.hash, hash]);
     this.#next = seq + 1;
     this.#appended++;
-    const marked = head.unmarked + 1 === MARK_EVERY;
-    if (marked) this.#write("insert into log_mark (room, seq) values (?,?)", [room, seq]);
-    const next = { seq, hash, unmarked: marked ? 0 : head.unmarked + 1 };
+    const next = { seq, hash, number: head.number + 1 };
+    if (next.number % MARK_EVERY === 0) this.#write("insert into log_mark (room, number, seq) values (?,?,?)", [room, next.number, seq]);
     this.#heads.set(room, next);
     this.#dirty.add(room);
     const cursor = cursorOf(next);
@@ -152,40 +169,52 @@ export class Log {
   /** The number of the entry that a cursor names, 0 for the start; undefined when this log has none such: it is foreign, or from another life of this one. */
   positionOf(room: string, cursor: string): number | undefined {
     if (cursor === START) return 0;
-    const match = /^([0-9a-z]{1,10})-([0-9a-f]{16})$/.exec(cursor);
-    const seq = match ? parseInt(match[1], 36) : 0;
-    const row = this.#host.sql.run("select hash from log where seq = ? and room = ?", [seq, room], false)[0];
-    return row && cursorOf({ seq, hash: String(row.hash) }) === cursor ? seq : undefined;
+    const match = /^([0-9a-z]{1,10})-[0-9a-f]{16}$/.exec(cursor);
+    const number = match ? parseInt(match[1], 36) : 0;
+    if (number < 1 || number > this.head(room).number) return undefined;
+    const found = this.#walk(room, this.#above(room, number), number - 1, Infinity)[0];
+    const row = this.#host.sql.run("select hash from log where seq = ?", [found?.seq ?? 0], false)[0];
+    return row && cursorOf({ number, hash: String(row.hash) }) === cursor ? number : undefined;
   }
 
-  /** What a room's log has after `position`, oldest first; null when that is more than `most.entries` or `most.bytes`. */
+  /** What a room's log has after `position`, oldest first, without what was refused; null when that is more than `most.entries` or `most.bytes`. */
   since(room: string, position: number, most: { entries: number; bytes: number }): Kept[] | null {
-    const found = this.#walk(room, this.head(room).seq, position, most.entries + 1);
-    if (found.length > most.entries || found.reduce((sum, { bytes }) => sum + bytes, 0) > most.bytes) return null;
+    const head = this.head(room);
+    let walked = this.#walk(room, head, position, most.entries + 1);
+    // Those who were refused can be many, and do not cost others their recovery.
+    if (walked.some(({ refused }) => refused)) walked = this.#walk(room, head, position, most.entries * 4 + 1);
+    const found = walked.filter(({ refused }) => !refused);
+    const isAll = walked.length === head.number - position;
+    if (!isAll || found.length > most.entries || found.reduce((sum, { bytes }) => sum + bytes, 0) > most.bytes) return null;
     return this.#read(found);
   }
 
   /** The first entries after `position`, oldest first, of at most so many bytes; at least one if there is any. */
   page(room: string, position: number, most: { entries: number; bytes: number }): Kept[] {
-    const offset = Math.ceil(most.entries / MARK_EVERY);
-    const mark = this.#host.sql.run("select seq from log_mark where room = ? and seq > ? order by seq limit 1 offset ?", [room, position, offset], false)[0];
-    const found = this.#walk(room, mark ? Number(mark.seq) : this.head(room).seq, position, Infinity);
+    const found = this.#walk(room, this.#above(room, position + most.entries), position, Infinity);
     let sum = 0;
     return this.#read(found.slice(0, most.entries).filter(({ bytes }, index) => (sum += bytes) <= most.bytes || index === 0));
   }
 
-  /** Oldest first, without `to`; at most so many steps back from `from`. */
-  #walk(room: string, from: number, to: number, steps: number): { seq: number; bytes: number }[] {
-    if (from <= to) return [];
-    const rows = this.#host.sql.run(WALK, [from, room, to, Math.min(steps, 2 ** 31)], false);
-    return rows.map((row) => ({ seq: Number(row.seq), bytes: Number(row.bytes) })).reverse();
+  /** A known place at that number, or shortly after it. */
+  #above(room: string, number: number): Pick<Head, "seq" | "number"> {
+    const statement = "select seq, number from log_mark where room = ? and number >= ? order by number limit 1";
+    const mark = this.#host.sql.run(statement, [room, number], false)[0];
+    return mark ? { seq: Number(mark.seq), number: Number(mark.number) } : this.head(room);
   }
 
-  #read(found: readonly { seq: number }[]): Kept[] {
+  /** Oldest first, without `to`; at most so many steps back from `from`. */
+  #walk(room: string, from: Pick<Head, "seq" | "number">, to: number, steps: number): Found[] {
+    if (from.number <= to) return [];
+    const rows = this.#host.sql.run(WALK, [from.seq, room, Math.min(steps, from.number - to)], false);
+    return rows.map((row, index) => ({ seq: Number(row.seq), number: from.number - index, bytes: Number(row.bytes), refused: row.refused === 1 })).reverse();
+  }
+
+  #read(found: readonly Found[]): Kept[] {
     if (found.length === 0) return [];
     const list = JSON.stringify(found.map(({ seq }) => seq));
     const rows = this.#host.sql.run("select * from log where seq in (select value from json_each(?)) order by seq", [list], false);
-    return rows.map((row) => ({ ...entryOf(row), cursor: cursorOf({ seq: Number(row.seq), hash: String(row.hash) }) }));
+    return rows.map((row, index) => ({ ...entryOf(row), cursor: cursorOf({ number: found[index].number, hash: String(row.hash) }) }));
   }
 
   /** Before the commit: each room's head is written once per tick. Returns how many entries the tick has appended. */
@@ -193,8 +222,8 @@ export class Log {
     const appended = this.#appended;
     this.#appended = 0;
     for (const room of this.#dirty) {
-      const { seq, hash, unmarked } = this.#heads.get(room)!;
-      this.#host.sql.run(PUT_HEAD, [room, seq, hash, unmarked], true);
+      const { seq, hash, number } = this.#heads.get(room)!;
+      this.#host.sql.run(PUT_HEAD, [room, seq, hash, number], true);
     }
     this.#dirty.clear();
     return appended;
@@ -254,7 +283,7 @@ export function verifyLog(
     if (row.previous_hash !== end.hash) return broken("it does not carry the hash of the entry before it");
     const entry = entryOf(row);
     if (chainHash(sha256, room, entry, sha256(entry.payload), end.hash) !== row.hash) return broken("its content does not match its hash");
-    ends.set(room, { seq, hash: String(row.hash), unmarked: 0 });
+    ends.set(room, { seq, hash: String(row.hash), number: end.number + 1 });
     if (seq !== last + 1) gap ||= last + 1;
     last = seq;
   }
@@ -264,6 +293,10 @@ export function verifyLog(
     const end = ends.get(room) ?? NOTHING;
     if (head.seq !== end.seq || head.hash !== end.hash) {
       return { rooms, entries, broken: { room, seq: Number(head.seq), why: `the chain should end here, but ends at ${end.seq}: entries are missing` } };
+    }
+    // Logs of older versions count nothing.
+    if (head.number !== undefined && head.number !== end.number) {
+      return { rooms, entries, broken: { room, seq: end.seq, why: `its head counts ${head.number} entries, but there are ${end.number}` } };
     }
     ends.delete(room);
   }

@@ -1,6 +1,6 @@
 /** What rooms keep besides their own tables: migrations, the log, named timers, and the outbox of calls to other rooms. */
 import type { Clock, Host, SqlHost } from "./host.ts";
-import { Log, LOG_MARKS, LOG_SCHEMA } from "./log.ts";
+import { Log, LOG_MARKS, LOG_NUMBERS, LOG_SCHEMA } from "./log.ts";
 
 const CORE_SCHEMA = [
   ...LOG_SCHEMA,
@@ -9,6 +9,7 @@ const CORE_SCHEMA = [
    create table outbox (id integer primary key autoincrement, room text not null, target text not null, message text not null, failed text) strict;
    create table called (target text not null, room text not null, id integer not null, primary key (target, room)) strict, without rowid`,
   LOG_MARKS,
+  LOG_NUMBERS,
 ];
 
 /** Brings one owner's tables to its last version. `migrations[n]` leads from version n to n + 1; none is ever changed. */

@@ -40,6 +40,9 @@ export type Outcome =
   | { readonly kind: "refused"; readonly refusal: Refusal }
   | { readonly kind: "crashed"; readonly error: unknown };
 
+/** Where refusals stand that concern no room of which anything is known. No topic leads to it. */
+const NOWHERE = "refusals";
+
 export abstract class Turns implements TurnOwner {
   readonly host: Host;
   readonly storage: Storage;
@@ -85,12 +88,16 @@ export abstract class Turns implements TurnOwner {
     }
   }
 
-  /** Refusals of authority stand in the room's chain, bounded per user; a room that nothing happened in stays unwritten. */
+  /**
+   * Refusals of authority stand in the room's chain, bounded per user. A room that nothing happened in stays unwritten; but
+   * one entry is written then too: how long an answer takes must not tell what there is.
+   */
   #logRefusal(turn: Turn, { reason, detail, ofAuthority }: Refusal): void {
     const { author } = turn;
-    if (!ofAuthority || !author || this.storage.log.head(this.name).seq === 0 || !this.ground.mayLogRefusal(author.user)) return;
+    if (!ofAuthority || !author || !this.ground.mayLogRefusal(author.user)) return;
     const entry = { at: this.host.clock.now(), ...author, event: "refused", payload: encode({ reason: detail.refused?.reason ?? reason }) };
-    this.write(() => this.storage.log.append(this.name, entry));
+    const { log } = this.storage;
+    this.write(() => log.append(log.head(this.name).number === 0 ? NOWHERE : this.name, entry));
   }
 
   /** Writes beside a handler. When the tick is lost by it, the gate will say so to everybody concerned. */

@@ -2,7 +2,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { Journal } from "../rooms/hosts/deno.ts";
 import { START, startServer } from "./support/process.ts";
-import { RawClient } from "./support/raw.ts";
+import { RawClient, TcpClient } from "./support/raw.ts";
 
 Deno.test("journal: a sink that throws or never takes anything loses lines, and nobody hears of it", async () => {
   const broken = new Journal(() => Promise.reject(new Error("No space left on device")));
@@ -96,6 +96,22 @@ Deno.test("server: connections above the limit are cut, and those below it are s
     status = await fetch(`${server.url}/health`, { headers: { connection: "close" } }).then((answer) => (answer.body?.cancel(), answer.status), () => 0);
   }
   for (const client of clients) await client.close();
+});
+
+Deno.test("server: a connection counts until it is closed: who was sent away and stays holds his place, and no more come in", async () => {
+  await using server = await startServer({ LIMIT_CONNECTIONS: "3" });
+  const stubborn = await Promise.all([1, 2, 3].map(() => TcpClient.open(server.port)));
+  // What no client may say: the server closes, and waits for the other side.
+  for (const client of stubborn) await client.frame(1, "not JSON");
+  for (const client of stubborn) assertEquals(await client.closeCode(), 1003);
+  for (let n = 0; n < 5; n++) assertEquals(await say(server.port, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n", 1000), "");
+  stubborn.pop()!.close();
+  let status = 0;
+  for (const end = Date.now() + 5000; status !== 200 && Date.now() < end;) {
+    status = await fetch(`${server.url}/health`, { headers: { connection: "close" } }).then((answer) => (answer.body?.cancel(), answer.status), () => 0);
+  }
+  assertEquals(status, 200);
+  for (const client of stubborn) client.close();
 });
 
 Deno.test("server: an output that cannot be written costs lines, not the service", async () => {

@@ -17,6 +17,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["rooms/topic.ts", "rooms/gate.ts"],
   ["rooms/slow.ts", "rooms/turn.ts", "rooms/pace.ts", "rooms/recovery.ts"],
   ["rooms/intake.ts", "rooms/reading.ts", "rooms/publication.ts", "rooms/turns.ts"],
+  ["rooms/membership.ts"],
   ["rooms/actor.ts"],
   ["rooms/registry.ts", "rooms/delivery.ts", "rooms/serving.ts"],
   ["rooms/gateway.ts"],

@@ -3,7 +3,7 @@ import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
 import type { SqlHost } from "../rooms/host.ts";
 import { denoHost, sha256 } from "../rooms/hosts/deno.ts";
 import { DenoSql } from "../rooms/hosts/deno_sql.ts";
-import { cursorOf, type Entry, type Kept, LOG_MARKS, verifyLog } from "../rooms/log.ts";
+import { cursorOf, type Entry, type Kept, LOG_NUMBERS, verifyLog } from "../rooms/log.ts";
 import { Storage } from "../rooms/storage.ts";
 import { random } from "./support/random.ts";
 
@@ -23,7 +23,7 @@ class Steps extends DenoSql implements SqlHost {
 class Book {
   sql: Steps;
   storage: Storage;
-  readonly rooms = new Map<string, { seq: number; kept: Kept }[]>();
+  readonly rooms = new Map<string, { seq: number; number: number; kept: Kept }[]>();
 
   constructor(private readonly path = ":memory:") {
     ({ sql: this.sql, storage: this.storage } = this.#open());
@@ -35,12 +35,13 @@ class Book {
   get log() {
     return this.storage.log;
   }
-  of(room: string): { seq: number; kept: Kept }[] {
+  of(room: string): { seq: number; number: number; kept: Kept }[] {
     return this.rooms.get(room) ?? [];
   }
   append(room: string, said: Entry): string {
     const cursor = this.log.append(room, said);
-    this.rooms.set(room, [...this.of(room), { seq: this.log.head(room).seq, kept: { id: undefined, ...said, cursor } }]);
+    const { seq, number } = this.log.head(room);
+    this.rooms.set(room, [...this.of(room), { seq, number, kept: { id: undefined, ...said, cursor } }]);
     return cursor;
   }
   fill(room: string, count: number, first = 1): void {
@@ -81,7 +82,7 @@ Deno.test("log pages: a cursor names its entry's number in its own room, 0 names
   for (let n = 1; n <= 6; n++) book.append(n % 2 ? "a" : "b", entry(n));
   for (const committed of [false, true]) {
     if (committed) book.commit();
-    for (const room of ["a", "b"]) for (const { seq, kept } of book.of(room)) assertEquals(book.log.positionOf(room, kept.cursor), seq);
+    for (const room of ["a", "b"]) for (const { number, kept } of book.of(room)) assertEquals(book.log.positionOf(room, kept.cursor), number);
     for (const room of ["a", "b", "nobody"]) assertEquals(book.log.positionOf(room, "0"), 0);
   }
   assertEquals(cursorOf(book.log.head("b")), book.of("b").at(-1)!.kept.cursor);
@@ -92,14 +93,14 @@ Deno.test("log pages: what is no cursor of this room's log has no position: fore
   const book = new Book();
   for (let n = 1; n <= 40; n++) book.append(n % 2 ? "a" : "b", entry(n));
   book.commit();
-  const { seq, kept: { cursor } } = book.of("a").at(-1)!;
+  const { seq, number: place, kept: { cursor } } = book.of("a").at(-1)!;
   const [number, hash] = cursor.split("-");
-  assertEquals([seq, number], [39, "13"]);
+  assertEquals([seq, place, number], [39, 20, "k"]);
   const other = new Book();
-  other.fill("a", 39, 100);
+  other.fill("a", 20, 100);
   const wrong: Record<string, string> = {
     "another room's": book.of("b")[3].kept.cursor,
-    "another server's, same number": other.of("a")[38].kept.cursor,
+    "another server's, same number": other.of("a")[19].kept.cursor,
     "the hash of another entry": `${number}-${book.of("a")[0].kept.cursor.split("-")[1]}`,
     "the number of another entry": `3-${hash}`,
     "a number to come": `zzz-${hash}`,
@@ -110,7 +111,7 @@ Deno.test("log pages: what is no cursor of this room's log has no position: fore
     "two zeros": "00",
     "a leading zero": `0${number}-${hash}`,
     "upper case": cursor.toUpperCase(),
-    "decimal": `${seq}-${hash}`,
+    "decimal": `${place}-${hash}`,
     "a sign": `+${number}-${hash}`,
     "negative": `-${number}-${hash}`,
     "a shorter hash": `${number}-${hash.slice(0, 15)}`,
@@ -158,7 +159,7 @@ Deno.test("log pages: since gives the room's own entries after a position, oldes
     if (committed) book.commit();
     for (const room of ["a", "b"]) {
       const all = book.of(room);
-      for (const [index, { seq }] of [{ seq: 0 }, ...all].entries()) assertEquals(book.log.since(room, seq, NO_END), all.slice(index).map(({ kept }) => kept));
+      for (const index of [0, ...all.keys(), all.length]) assertEquals(book.log.since(room, index, NO_END), all.slice(index).map(({ kept }) => kept));
     }
     assertEquals(book.log.since("nobody", 0, NO_END), []);
   }
@@ -194,11 +195,11 @@ Deno.test("log pages: every 256th entry of a room is marked, each room by itself
   book.fill("a", 255);
   book.fill("b", 3);
   book.commit();
-  assertEquals([book.marks("a"), book.log.head("a").unmarked], [[], 255]);
+  assertEquals([book.marks("a"), book.log.head("a").number], [[], 255]);
   book.fill("b", 252, 4);
   book.fill("a", 1, 256);
-  // Numbers run through all rooms: the 256th of a is the 511th of all.
-  assertEquals([book.marks("a"), book.log.head("a").unmarked, book.marks("b"), book.log.head("b").unmarked], [[511], 0, [], 255]);
+  // The 256th of a is the 511th of all.
+  assertEquals([book.marks("a"), book.log.head("a").number, book.marks("b"), book.log.head("b").number], [[511], 256, [], 255]);
   book.fill("b", 600, 256);
   book.fill("a", 300, 257);
   book.commit();
@@ -222,12 +223,12 @@ Deno.test("log pages: marks go on where they stood: after a restart, after an ev
   book.sql.lose(new Error("disk"));
   assertEquals(book.storage.commit().how, "lost");
   book.storage.recover();
-  assertEquals([book.marks("a"), book.log.head("a").unmarked], [[], 255]);
+  assertEquals([book.marks("a"), book.log.head("a").number], [[], 255]);
   book.fill("a", 2, 256);
   book.fill("b", 400, 201);
   book.commit();
   for (const room of ["a", "b"]) assertEquals(book.marks(room), book.marksWanted(room));
-  assertEquals([book.marks("a").length, book.marks("b").length, book.log.head("a").unmarked], [1, 2, 1]);
+  assertEquals([book.marks("a").length, book.marks("b").length, book.log.head("a").number], [1, 2, 257]);
   book.sql.close();
   Deno.removeSync(dir, { recursive: true });
 });
@@ -243,8 +244,7 @@ Deno.test("log pages: a page has the first entries after a position, and never l
     const positions = [0, 1, 2, 254, 255, 256, 257, 258, 511, 512, 513, 514, count - 1, count].filter((index) => index >= 0 && index <= count);
     for (const index of new Set(positions)) {
       for (const entries of [1, 2, 100, 255, 256, 257, 512, 513, 1000]) {
-        const position = index === 0 ? 0 : all[index - 1].seq;
-        const page = book.log.page(room, position, { entries, bytes: Infinity });
+        const page = book.log.page(room, index, { entries, bytes: Infinity });
         assertEquals(page.map(({ cursor }) => cursor), all.slice(index, index + entries).map(({ kept }) => kept.cursor), `${room} after ${index}, ${entries}`);
       }
     }
@@ -283,26 +283,43 @@ Deno.test("log pages: a page of a long log costs no walk through all of it", () 
   book.sql.close();
 });
 
-Deno.test("log pages: a log from before there were marks is paged whole, and marked from there on", () => {
+Deno.test("log pages: a log from before rooms counted their entries is counted and marked when it is opened", () => {
   const book = new Book();
-  book.fill("a", 600);
-  book.fill("b", 10);
+  for (let n = 1; n <= 600; n++) for (const room of n <= 10 ? ["a", "b"] : ["a"]) book.append(room, entry(n));
   book.commit();
-  // The migration taken back, and done to a log that is in use.
-  for (const statement of ["drop table log_mark", "alter table log_head drop column unmarked", ...LOG_MARKS.split(";")]) {
-    if (statement.trim()) book.sql.run(statement, [], true);
-  }
+  const heads = () => book.sql.run("select * from log_head order by room", [], false);
+  const [marks, before] = [book.marks("a"), heads()];
+  // The migration taken back: in the version before it, marks named no numbers, and heads counted from the last one.
+  const old = `drop table log_mark; create table log_mark (room text not null, seq integer not null, primary key (room, seq)) strict, without rowid;
+    insert into log_mark values ('a', 7), ('b', 8); update log_head set number = 3; alter table log_head rename column number to unmarked`;
+  for (const statement of `${old};${LOG_NUMBERS}`.split(";")) book.sql.run(statement, [], true);
   book.sql.commit();
   book.storage.recover();
-  assertEquals([book.marks("a"), book.log.head("a").unmarked], [[], 0]);
-  assertEquals(book.paged("a", 250), book.of("a").map(({ kept }) => kept));
+  assertEquals([book.marks("a"), book.marks("b"), heads()], [marks, [], before]);
   book.fill("a", 300, 601);
   book.commit();
-  // The 256th entry from there on.
-  assertEquals(book.marks("a"), [book.of("a")[855].seq]);
+  assertEquals(book.marks("a"), book.marksWanted("a"));
   for (const room of ["a", "b"]) assertEquals(book.paged(room, 250), book.of(room).map(({ kept }) => kept));
   const rows = book.sql.run("select * from log order by seq", [], false);
-  assertEquals(verifyLog(sha256, rows, book.sql.run("select * from log_head", [], false)).broken, null);
+  assertEquals(verifyLog(sha256, rows, heads()).broken, null);
+  assertEquals(verifyLog(sha256, rows, heads().map((head) => ({ ...head, number: 3 }))).broken?.why, "its head counts 3 entries, but there are 900");
+  book.sql.close();
+});
+
+Deno.test("log pages: refused attempts cost nobody his recovery, unless they are three times as many as all that it may have", () => {
+  const book = new Book();
+  const refuse = (count: number) => {
+    for (let n = 0; n < count; n++) book.append("a", entry(n, { event: "refused" }));
+  };
+  book.fill("a", 10);
+  refuse(20);
+  book.fill("a", 10, 11);
+  refuse(10);
+  const told = book.of("a").filter(({ kept }) => kept.event !== "refused").map(({ kept }) => kept);
+  assertEquals(book.log.since("a", 0, { entries: 20, bytes: Infinity }), told);
+  assertEquals(book.log.since("a", 0, { entries: 19, bytes: Infinity }), null);
+  refuse(40);
+  assertEquals(book.log.since("a", 0, { entries: 20, bytes: Infinity }), null);
   book.sql.close();
 });
 

@@ -39,7 +39,7 @@ Deno.test("log: each row carries its room's previous row and hash, each room its
     ["c", 10, hash(10)],
   ]);
   assertEquals(verify(sql), { rooms: 3, entries: 10, broken: null });
-  assertEquals(log.head("nobody"), { seq: 0, hash: "", unmarked: 0 });
+  assertEquals(log.head("nobody"), { seq: 0, number: 0, hash: "" });
   storage.sql.close();
 });
 
@@ -53,8 +53,8 @@ Deno.test("log: the hash is that of a literal chain, so that another program can
 });
 
 Deno.test("log: a cursor is opaque text of position and hash; null before the first entry", () => {
-  assertEquals(cursorOf({ seq: 0, hash: "" }), "0");
-  assertEquals(cursorOf({ seq: 37, hash: "0123456789abcdef0123" }), "11-0123456789abcdef");
+  assertEquals(cursorOf({ number: 0, hash: "" }), "0");
+  assertEquals(cursorOf({ number: 37, hash: "0123456789abcdef0123" }), "11-0123456789abcdef");
   const [one, other] = [open(), open()];
   const cursor = one.log.append("a", entry(1));
   assertMatch(cursor, /^1-[0-9a-f]{16}$/);

@@ -2,7 +2,8 @@
 import { assert, assertEquals, assertGreater, assertMatch } from "@std/assert";
 import { DatabaseSync } from "node:sqlite";
 import { SignJWT } from "jose";
-import { cursorOf } from "../rooms/log.ts";
+import type { SqlRow } from "../rooms/host.ts";
+import { numbered } from "./support/lives.ts";
 import { type Answer, eventsOf, Outside, type Published } from "./support/outside.ts";
 import { TcpClient, UPGRADE } from "./support/raw.ts";
 import { someone } from "./support/stage.ts";
@@ -426,15 +427,13 @@ async function verifyLog(dataDir: string): Promise<void> {
 /** The log's events by cursor, read beside the server. */
 function readLog(dataDir: string): Map<string, Kept> {
   const db = new DatabaseSync(`${dataDir}/caseroom.db`, { readOnly: true });
-  const rows = db.prepare("select seq, hash, topic, payload from log where event = 'document:uploaded' order by seq").all() as Record<
-    string,
-    string | number
-  >[];
+  const rows = numbered(db.prepare("select room, hash, topic, event, payload from log order by seq").all() as SqlRow[]);
   db.close();
-  return new Map(rows.map((row) => {
-    const cursor = cursorOf({ seq: Number(row.seq), hash: String(row.hash) })!;
-    return [cursor, { topic: String(row.topic), document: JSON.parse(String(row.payload)).document.id, cursor }];
-  }));
+  return new Map(
+    rows.filter(({ event }) => event === "document:uploaded").map((
+      { cursor, topic, payload },
+    ) => [cursor, { topic: String(topic), document: JSON.parse(String(payload)).document.id, cursor }]),
+  );
 }
 
 Deno.test("publishing: what was answered is in the log after kill -9, in every round, and the chain holds", async () => {

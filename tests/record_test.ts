@@ -265,6 +265,7 @@ Deno.test("record: who asked for it and may not stands in it, a few times; a cas
   const intruder = someone("intruder", "admin", []);
   for (let n = 0; n < 2; n++) assertEquals((await house.get("/api/cases/1/log", intruder)).status, 403);
   assertEquals(await house.all("1"), []);
+  house.stage.advance(60_001);
   await house.publish("1", [uploaded("d")]);
   for (let n = 0; n < 5; n++) assertEquals((await house.get("/api/cases/1/log", intruder)).status, 403);
   const refused = (await house.all("1")).slice(1);

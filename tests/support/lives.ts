@@ -56,6 +56,16 @@ export function copyDisk(from: string, to: string): void {
   }
 }
 
+/** The rows of a log in their order, each with its cursor. */
+export function numbered<R extends SqlRow>(log: readonly R[]): (R & { readonly cursor: string })[] {
+  const numbers = new Map<string, number>();
+  return log.map((row) => {
+    const number = (numbers.get(String(row.room)) ?? 0) + 1;
+    numbers.set(String(row.room), number);
+    return { ...row, cursor: cursorOf({ number, hash: String(row.hash) }) };
+  });
+}
+
 /**
  * Reads a copy, so that the next server has to mend the original by itself. The file must be whole and every chain hold.
  * `log`: the entries in their order, with their cursors, without refusals. `all` runs another query.
@@ -70,7 +80,7 @@ export function readDisk<T>(dataDir: string, read: (log: (SqlRow & { readonly cu
     const log = all("select * from log order by seq");
     assertEquals(verifyLog(sha256, log, all("select * from log_head")).broken, null);
     return read(
-      log.filter(({ event }) => event !== "refused").map((row) => ({ ...row, cursor: cursorOf({ seq: Number(row.seq), hash: String(row.hash) }) })),
+      numbered(log).filter(({ event }) => event !== "refused"),
       all,
     );
   } finally {

@@ -74,7 +74,7 @@ export class MemoryWire implements Wire {
     this.#queued.push(packet as MemoryPacket);
   }
   say(frame: Encoded): void {
-    this.#queued.push({ frames: [frame], length: frame.length });
+    this.send({ frames: [frame], length: frame.length } as MemoryPacket);
   }
   flush(): void {
     if (this.#queued.length > 0) this.writes++;
