@@ -90,14 +90,17 @@ export abstract class Turns implements TurnOwner {
 
   /**
    * Refusals of authority stand in the room's chain, bounded per user. A room that nothing happened in stays unwritten; but
-   * one entry is written then too: how long an answer takes must not tell what there is.
+   * one entry is written then too: how long an answer takes must not tell what there is. Its topic is whatever the client
+   * said, a token by mistake: so its digest stands there.
    */
   #logRefusal(turn: Turn, { reason, detail, ofAuthority }: Refusal): void {
     const { author } = turn;
     if (!ofAuthority || !author || !this.ground.mayLogRefusal(author.user)) return;
-    const entry = { at: this.host.clock.now(), ...author, event: "refused", payload: encode({ reason: detail.refused?.reason ?? reason }) };
     const { log } = this.storage;
-    this.write(() => log.append(log.head(this.name).number === 0 ? NOWHERE : this.name, entry));
+    const isKnown = log.head(this.name).number > 0;
+    const topic = isKnown ? author.topic : this.host.sha256(author.topic);
+    const entry = { at: this.host.clock.now(), user: author.user, topic, event: "refused", payload: encode({ reason: detail.refused?.reason ?? reason }) };
+    this.write(() => log.append(isKnown ? this.name : NOWHERE, entry));
   }
 
   /** Writes beside a handler. When the tick is lost by it, the gate will say so to everybody concerned. */

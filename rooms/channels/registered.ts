@@ -26,8 +26,8 @@ export function register(ctx: RoomContext, { case_id }: Registration): void {
   ctx.admitAgain();
 }
 
-/** A document of a case that the token does not name looks like one that does not exist. */
+/** A document of a case that the token does not name looks like one that does not exist, down to what is written of it. */
 export function admitToDocument(ctx: Context): void {
   const caseId = caseOf(ctx);
-  if (caseId === undefined || !mayEnter(ctx.user, caseId)) throw new Refusal("not_found", {}, { ofAuthority: caseId !== undefined });
+  if (caseId === undefined || !mayEnter(ctx.user, caseId)) throw new Refusal("not_found", {}, { ofAuthority: true });
 }
