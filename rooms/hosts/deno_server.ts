@@ -70,7 +70,9 @@ export async function serve(app: App, gateway: Gateway, options: ServeOptions): 
       raw.destroy();
     });
   });
-  await new Promise<void>((resolve, reject) => server.once("error", reject).listen(options.port, options.host, () => resolve()));
+  await new Promise<void>((resolve, reject) =>
+    server.once("error", reject).listen({ port: options.port, host: options.host, backlog: BACKLOG }, () => resolve())
+  );
   return {
     port: (server.address() as AddressInfo).port,
     stop() {
@@ -125,6 +127,9 @@ class PlainConnections {
     clearInterval(this.#sweep);
   }
 }
+
+/** So many may dial at once, as all do after a restart: who finds the queue full tries again a second later. The system's own limit is as high. */
+const BACKLOG = 4096;
 
 function openDoor(maxPayload: number): WebSocketServer {
   return new WebSocketServer({
