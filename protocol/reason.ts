@@ -17,7 +17,7 @@ export const REASONS = {
   payload_too_large: "more than `limit` UTF-16 units",
   encrypted_not_supported: "the server must read this event; send it in the clear",
   binary_not_supported: "this event takes JSON only",
-  batch_rejected: "one message of the batch was refused; nothing was applied",
+  batch_rejected: "one message of the batch was refused, or there are too many of them; nothing was applied",
   rate_limited: "too many; try again in `retry_after_ms`",
   busy: "too much is waiting; try again",
   unavailable: "not known to be kept; try again with the same id",

@@ -30,7 +30,7 @@ const Environment = z.object({
     "over how long sockets are closed when the server is told to end, in ms: so that they do not all come back at once",
   ),
   METRICS_TOKEN: z.string().min(16).regex(/^[!-~]*$/, "it has characters that no bearer can carry").optional().describe(
-    "the bearer that opens `/metrics` to others than this machine",
+    "the bearer that opens `/metrics` to others than this machine, at least 16 characters",
   ),
   ...limitShape,
 });

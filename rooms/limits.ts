@@ -29,7 +29,7 @@ export const LIMITS = {
   publish_bytes: limit(8_388_608, "bytes", "one publishing request; more is 413"),
   recovery_events: limit(1_000, "entries", "of the log between `since` and now; more is not replayed: `recovered` is false"),
   recovery_bytes: limit(1_048_576, "bytes", "of payloads replayed to one join; more is not replayed"),
-  requests: limit(100, "per user and minute", "pushes, over all sockets; more is refused `rate_limited`"),
+  requests: limit(100, "per user and minute", "pushes but cursors and selections, and pages of the record, over all sockets; more is refused `rate_limited`"),
   joins: limit(300, "per user and minute", "joins and leaves; more joins are refused `rate_limited`, leaves never are"),
   authentications: limit(10, "per user and minute", "`authenticate` messages; more is refused `rate_limited`"),
   batches: limit(600, "per user and minute", "`batch` messages; more is refused `rate_limited`"),

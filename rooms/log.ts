@@ -30,6 +30,11 @@ export const LOG_NUMBERS = `drop table log_mark;
    insert into log_mark (room, number, seq)
      select room, number, seq from (select room, seq, row_number() over (partition by room order by seq) as number from log) where number % ${MARK_EVERY} = 0;
    alter table log_head rename column unmarked to number;
+   alter table log_dedupe rename column cursor to hash;
+   alter table log_dedupe add column number integer not null default 0;
+   update log_dedupe set hash = substr(hash, instr(hash, '-') + 1), number = counted.number
+     from (select room, user, dedupe, row_number() over (partition by room order by seq) as number from log) as counted
+     where counted.dedupe = log_dedupe.id and counted.room = log_dedupe.room and counted.user = log_dedupe.user;
    update log_head set number = counted.number from (select room, count(*) as number from log group by room) as counted where counted.room = log_head.room`;
 
 /** Where a room's chain ends: the last row's place in the log, its number in the room, and its hash; all zero and empty before the first. */
@@ -134,8 +139,8 @@ export class Log {
     this.#dirty.add(room);
     const cursor = cursorOf(next);
     if (entry.id !== undefined) {
-      const values = [room, entry.user, entry.id, cursor, this.#contentDigest(entry)];
-      this.#write("insert into log_dedupe (room, user, id, cursor, digest) values (?,?,?,?,?)", values);
+      const values = [room, entry.user, entry.id, next.number, hash, this.#contentDigest(entry)];
+      this.#write("insert into log_dedupe (room, user, id, number, hash, digest) values (?,?,?,?,?,?)", values);
     }
     return cursor;
   }
@@ -155,11 +160,11 @@ export class Log {
    * id stood for something else: answering with the old cursor would lose the new event without a word.
    */
   repeated(room: string, entry: Entry): string | undefined {
-    const row =
-      this.#host.sql.run("select cursor, digest from log_dedupe where room = ? and user = ? and id = ?", [room, entry.user, entry.id ?? null], false)[0];
+    const statement = "select number, hash, digest from log_dedupe where room = ? and user = ? and id = ?";
+    const row = this.#host.sql.run(statement, [room, entry.user, entry.id ?? null], false)[0];
     if (!row) return undefined;
     if (row.digest !== this.#contentDigest(entry)) throw new Refusal("duplicate", { message: `id ${entry.id} was used for another event` });
-    return String(row.cursor);
+    return cursorOf({ number: Number(row.number), hash: String(row.hash) });
   }
 
   #contentDigest(entry: Entry): string {
@@ -312,9 +317,9 @@ export function missingHead(kept: readonly unknown[], find: (seq: number) => Sql
     const { room, seq, hash } = line as { room: unknown; seq: unknown; hash: unknown };
     if (typeof room !== "string" || !Number.isInteger(seq) || typeof hash !== "string") throw new TypeError("a line of the file is no end of a chain");
     const row = find(Number(seq));
-    if (!row || row.room !== room || row.hash !== hash) {
-      return { room, seq: Number(seq), why: "the chain ended here once, with another hash: it was rewritten" };
-    }
+    if (row?.room === room && row.hash === hash) continue;
+    const why = row ? "the chain ended here once, with another hash: it was rewritten" : "the chain ended here once, but there is no such entry: it is missing";
+    return { room, seq: Number(seq), why };
   }
   return null;
 }

@@ -108,7 +108,7 @@ export class Serving {
     if (waits === "again") {
       socket.putBack(data);
       this.#hold(socket, Promise.resolve());
-    } else if (waits) this.#hold(socket, waits);
+    } else if (waits) this.#hold(socket, waits, true);
   }
 
   /** A promise: what follows on this socket waits for it. "again": this frame too, until the next tick. */
@@ -234,15 +234,15 @@ export class Serving {
     );
   }
 
-  /** Reading pauses; what was read already waits in its order. */
-  #hold(socket: Socket, until: Promise<void>): void {
+  /** What was read already waits in its order. Reading pauses, unless `reads`: then it is heard when the client goes. */
+  #hold(socket: Socket, until: Promise<void>, reads = false): void {
     socket.waiting = true;
-    socket.wire.pause();
+    if (!reads) socket.wire.pause();
     const resume = () =>
       this.#options.gate.post(() => {
         socket.waiting = false;
         // A closed one too: what it still has to say is that it heard so.
-        socket.wire.resume();
+        if (!reads) socket.wire.resume();
         if (!socket.closed) this.serve(socket);
       });
     until.then(resume, (error) => {

@@ -16,6 +16,8 @@ export interface Wire {
   send(packet: Packet): void;
   /** Queues a frame that nobody else hears, of which no packet has to be made. */
   say(frame: Encoded): void;
+  /** The same packet, to be kept for later: it holds no memory of others. */
+  own(packet: Packet): Packet;
   /** Sends what is queued, in one write. */
   flush(): void;
   /** Flushes, then closes. */
@@ -203,7 +205,7 @@ export class Socket {
     if (this.#behind > this.limits.passing_outbox_bytes) {
       if (durability === "passing") {
         if (late && ((this.#late ??= new Map()).size < LATE || this.#late.has(late.key))) {
-          this.#late.set(late.key, { packet, topic: late.topic, sender: late.sender });
+          this.#late.set(late.key, { packet: this.wire.own(packet), topic: late.topic, sender: late.sender });
         }
         return "late";
       }

@@ -3,6 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import { Journal } from "../rooms/hosts/deno.ts";
 import { START, startServer } from "./support/process.ts";
 import { RawClient, TcpClient } from "./support/raw.ts";
+import { someone } from "./support/stage.ts";
 
 Deno.test("journal: a sink that throws or never takes anything loses lines, and nobody hears of it", async () => {
   const broken = new Journal(() => Promise.reject(new Error("No space left on device")));
@@ -112,6 +113,29 @@ Deno.test("server: a connection counts until it is closed: who was sent away and
   }
   assertEquals(status, 200);
   for (const client of stubborn) client.close();
+});
+
+Deno.test("server: whoever goes while his join takes its time is not joined afterwards: nobody sees him", async () => {
+  await using server = await startServer();
+  const open = async (id: string) => await RawClient.open(`${server.ws}/websocket?vsn=2.0.0&token=${await server.token(someone(id))}`);
+  const [ghost, guest] = [await open("ghost"), await open("guest")];
+  ghost.send(["1", "1", "collaboration:late", "phx_join", {}]);
+  // Waits as well, so that both are let in by the same event.
+  guest.send(["1", "1", "collaboration:late", "phx_join", {}]);
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  ghost.ws.terminate();
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  const published = await fetch(`${server.url}/api/topics/case:case_1/events`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${await server.token(someone("back end", "service"))}`, "content-type": "application/json" },
+    body: JSON.stringify({ events: [{ event: "document:uploaded", payload: { document: { id: "late" } } }] }),
+  });
+  assertEquals([published.status, (await published.json()).events.length], [200, 1]);
+  const frames = await guest.take(2);
+  assertEquals(frames.map((frame) => frame[3]), ["phx_reply", "presence_state"]);
+  assertEquals((await guest.heard()).filter((frame) => JSON.stringify(frame).includes("ghost")), []);
+  assertEquals(Object.keys(frames[1][4]).filter((key) => key === "ghost"), []);
+  await guest.close();
 });
 
 Deno.test("server: an output that cannot be written costs lines, not the service", async () => {

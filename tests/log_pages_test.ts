@@ -288,21 +288,27 @@ Deno.test("log pages: a log from before rooms counted their entries is counted a
   for (let n = 1; n <= 600; n++) for (const room of n <= 10 ? ["a", "b"] : ["a"]) book.append(room, entry(n));
   book.commit();
   const heads = () => book.sql.run("select * from log_head order by room", [], false);
+  const named = entry(601, { id: "mine" });
+  const repeated = book.append("a", named);
+  book.commit();
   const [marks, before] = [book.marks("a"), heads()];
   // The migration taken back: in the version before it, marks named no numbers, and heads counted from the last one.
   const old = `drop table log_mark; create table log_mark (room text not null, seq integer not null, primary key (room, seq)) strict, without rowid;
-    insert into log_mark values ('a', 7), ('b', 8); update log_head set number = 3; alter table log_head rename column number to unmarked`;
+    insert into log_mark values ('a', 7), ('b', 8); update log_head set number = 3; alter table log_head rename column number to unmarked;
+    update log_dedupe set hash = 'k1-' || substr(hash, 1, 16); alter table log_dedupe rename column hash to cursor; alter table log_dedupe drop column number`;
   for (const statement of `${old};${LOG_NUMBERS}`.split(";")) book.sql.run(statement, [], true);
   book.sql.commit();
   book.storage.recover();
   assertEquals([book.marks("a"), book.marks("b"), heads()], [marks, [], before]);
-  book.fill("a", 300, 601);
+  // An id that comes again is answered with the cursor that its entry has now.
+  assertEquals(book.log.repeated("a", named), repeated);
+  book.fill("a", 300, 602);
   book.commit();
   assertEquals(book.marks("a"), book.marksWanted("a"));
   for (const room of ["a", "b"]) assertEquals(book.paged(room, 250), book.of(room).map(({ kept }) => kept));
   const rows = book.sql.run("select * from log order by seq", [], false);
   assertEquals(verifyLog(sha256, rows, heads()).broken, null);
-  assertEquals(verifyLog(sha256, rows, heads().map((head) => ({ ...head, number: 3 }))).broken?.why, "its head counts 3 entries, but there are 900");
+  assertEquals(verifyLog(sha256, rows, heads().map((head) => ({ ...head, number: 3 }))).broken?.why, "its head counts 3 entries, but there are 901");
   book.sql.close();
 });
 

@@ -519,14 +519,20 @@ Deno.test("metrics: without a METRICS_TOKEN nothing that is forwarded gets in", 
 Deno.test("metrics: an address is this machine's own or it is not", async () => {
   const metrics = new Metrics();
   // The page alone: what it throws is answered by the app around it.
-  const status = async (peer: string | undefined, token?: string, given?: string) => {
-    const headers = given === undefined ? undefined : { authorization: `Bearer ${given}` };
+  const status = async (peer: string | undefined, token?: string, given?: string, host = "127.0.0.1:4000") => {
+    const headers = { host, ...(given === undefined ? {} : { authorization: `Bearer ${given}` }) };
     const page = metricsPage(metrics, token, sha256).onError((error) =>
       new Response(null, { status: (error as Refusal).reason === "unauthenticated" ? 401 : 500 })
     );
     return (await page.request("/metrics", { headers }, { peer })).status;
   };
   for (const own of ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"]) assertEquals(await status(own), 200, own);
+  for (const name of ["localhost", "LOCALHOST:4000", "127.0.0.1", "[::1]:4000"]) assertEquals(await status("127.0.0.1", undefined, undefined, name), 200, name);
+  // A proxy on this machine that says nothing of itself.
+  for (const name of ["app.example.com", "localhost.example.com", "x.localhost", "127.0.0.1.example.com", ""]) {
+    assertEquals(await status("127.0.0.1", undefined, undefined, name), 401, name);
+    assertEquals(await status("127.0.0.1", TOKEN, TOKEN, name), 200, name);
+  }
   const others = ["10.0.0.1", "192.168.127.1", "128.0.0.1", "12.7.0.1", "::ffff:10.127.0.1", "::2", "fe80::1", "2001:db8::1", "::", "0.0.0.0", "", undefined];
   for (const other of others) {
     assertEquals(await status(other), 401, other);

@@ -9,7 +9,7 @@ import { appear, updatePresence } from "./online.ts";
 import type { Registration } from "./registered.ts";
 
 /** A record of one case that speaks of another would mislead whoever reads it. */
-function sameCase(ctx: RoomContext, caseId: string | undefined, field: string): void {
+function sameCase(ctx: RoomContext, caseId: unknown, field: string): void {
   if (caseId !== undefined && caseId !== ctx.id) throw new Refusal("invalid_payload", { message: `${field}: it is another case's` });
 }
 
@@ -58,11 +58,13 @@ export const caseRoom = room("case/{caseId}", {
         "presence:update": updatePresence,
       },
       published: {
-        "document:uploaded"(ctx, { document }) {
+        "document:uploaded"(ctx, { document, case_id }) {
           sameCase(ctx, document.case_id, "document.case_id");
+          sameCase(ctx, case_id, "case_id");
           uploaded(ctx, document);
         },
-        "document:processed"(ctx, { document_id, status }) {
+        "document:processed"(ctx, { document_id, status, case_id }) {
+          sameCase(ctx, case_id, "case_id");
           ctx.sql`update case_document set body = json_set(body, '$.status', ${status}) where room = ${ctx.room} and id = ${document_id}`;
         },
         "workflow:started": (ctx, { case_id }) => sameCase(ctx, case_id, "case_id"),

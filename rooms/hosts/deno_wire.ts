@@ -13,7 +13,7 @@ import type { Packet, Wire } from "../socket.ts";
 const utf8 = new TextEncoder();
 
 /** Short texts are framed into slabs of this many bytes: counting and allocating for each costs as much as the rest of it. */
-const SLAB = 65_536;
+const SLAB = 16_384;
 /** What counts as short, in UTF-16 units; and so many of them are framed in one pass. */
 const SHORT = 1024;
 const ROW = 4096;
@@ -57,6 +57,11 @@ function packRow(texts: readonly string[]): Uint8Array | null {
     at += length + (length < 126 ? 2 : 4);
   }
   return bytes;
+}
+
+/** What has to wait holds no more memory than four times its own: a few bytes would hold their whole slab. */
+function ownBytes(bytes: Uint8Array): Uint8Array {
+  return bytes.length * 4 < bytes.buffer.byteLength ? Uint8Array.prototype.slice.call(bytes) : bytes;
 }
 
 function packAny(frame: Encoded): Uint8Array {
@@ -148,7 +153,11 @@ export class DenoWire implements Wire {
     this.#path = EMPTY;
     EMPTY.clear();
     // ws writes its pongs and close frames whole and at once, so that frames never mix.
-    if (this.ws.readyState === 1) this.raw.write(bytes);
+    if (this.ws.readyState === 1) this.raw.write(this.raw.writableLength > 0 ? ownBytes(bytes) : bytes);
+  }
+
+  own(packet: Packet): Packet {
+    return ownBytes(packet as Uint8Array);
   }
 
   close(code: CloseCode, reason: string): void {

@@ -76,6 +76,9 @@ export class MemoryWire implements Wire {
   say(frame: Encoded): void {
     this.send({ frames: [frame], length: frame.length } as MemoryPacket);
   }
+  own(packet: Packet): Packet {
+    return packet;
+  }
   flush(): void {
     if (this.#queued.length > 0) this.writes++;
     for (const { frames } of this.#queued) this.frames.push(...frames.map((frame) => typeof frame === "string" ? JSON.parse(frame) : frame));
