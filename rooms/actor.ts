@@ -129,7 +129,9 @@ export class Actor extends Membership {
   /** The channel's own reply, and what every channel with lasting events says besides. */
   #enter(turn: Turn, joining: Joining, since: string | null | undefined, join: () => unknown): unknown {
     const { contract, behaviour: { sees } } = joining.at;
-    const missed = contract.keeps && since ? this.#recovery.since(since, joining.at, sees && ((event, payload) => sees(turn, event, payload))) : null;
+    const missed = contract.keeps && since
+      ? this.#recovery.since(since, joining.at, sees && ((event, payload) => sees(turn, joining.member.user.role, event, payload)))
+      : null;
     joining.missed = missed ?? [];
     turn.recovered = missed !== null;
     const welcome = (reply: unknown) => contract.keeps ? { ...reply as object, cursor: turn.cursor(), recovered: turn.recovered } : reply;
@@ -247,6 +249,17 @@ export class Actor extends Membership {
       page = readPage(turn, at, this.storage.log, after, limit);
     });
     return this.#outside(turn, outcome, () => page);
+  }
+
+  /** Answers another room. Rejects with the Refusal. */
+  asked(message: string, from: string): Promise<unknown> {
+    const turn = new Turn(this);
+    const outcome = this.run(turn, () => {
+      const { asked } = this.room;
+      if (!asked) throw new TypeError(`Cannot ask ${this.name}: its kind answers nobody`);
+      return asked(turn, JSON.parse(message), from);
+    });
+    return this.#outside(turn, outcome, () => outcome.kind === "ok" ? outcome.value : undefined);
   }
 
   /** Resolves, for somebody who is no member, when the turn is kept; rejects with the Refusal. */

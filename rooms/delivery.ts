@@ -134,7 +134,7 @@ export class Delivery {
   #broadcast(effect: Of<"broadcast">): void {
     const subscribers = this.#subscribers.get(effect.topic);
     if (!subscribers) return;
-    const { topic, durability, except, key } = effect;
+    const { topic, durability, except, key, roles } = effect;
     const { counts } = this.options.metrics;
     const now = this.#now();
     const hasMore = durability === "lasting" || effect.alias !== undefined;
@@ -143,7 +143,7 @@ export class Delivery {
     let told = 0;
     for (const session of subscribers) {
       const { socket } = session;
-      if (session.id === except) continue;
+      if (session.id === except || (roles && !roles.includes(socket.user!.role))) continue;
       const said = socket.serializer === V2 ? v2 ??= this.#say(V2, effect) : v1 ??= this.#say(V1, effect);
       const { packet } = said;
       // `exp` is checked before every delivery, not only by a timer.

@@ -42,6 +42,8 @@ export interface Member {
   readonly topic: string;
   /** Replaced when the token is renewed. */
   user: User;
+  /** The rights that it asked for, when it asked for some. */
+  granted?: readonly string[];
   /** The metas it shows; replaced, never changed in place. */
   presence: readonly { readonly key: string; readonly phx_ref: string; readonly json: string }[];
   /** Set while its connection is gone and its presence is held: when that ends, in milliseconds since 1970. */
@@ -64,7 +66,8 @@ export interface User {
   readonly cases: readonly string[] | "*";
 }
 
-export type Role = "admin" | "attorney" | "paralegal" | "client" | "viewer" | "service";
+export const ROLES = ["admin", "attorney", "paralegal", "client", "viewer", "service"] as const;
+export type Role = (typeof ROLES)[number];
 
 export interface Host {
   readonly sql: SqlHost;

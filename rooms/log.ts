@@ -25,7 +25,9 @@ export const LOG_MARKS = `create table log_mark (room text not null, seq integer
 const MARK_EVERY = 256;
 
 /** A room counts its own entries. Cursors that were given before are of another log: who has one starts from the state. */
-export const LOG_NUMBERS = `drop table log_mark;
+export const LOG_NUMBERS = `create table log_key (key text not null) strict;
+   insert into log_key (key) values (hex(randomblob(16)));
+   drop table log_mark;
    create table log_mark (room text not null, number integer not null, seq integer not null, primary key (room, number)) strict, without rowid;
    insert into log_mark (room, number, seq)
      select room, number, seq from (select room, seq, row_number() over (partition by room order by seq) as number from log) where number % ${MARK_EVERY} = 0;
@@ -66,10 +68,17 @@ const START = "0";
 
 /**
  * A cursor is opaque to clients: position and hash, so that a restored backup with other content does not match. The
- * position is the room's own: nobody learns from it what is written elsewhere.
+ * position is masked with the log's own key: nobody counts by it what he may not see, here or elsewhere.
  */
-export function cursorOf({ number, hash }: Pick<Head, "number" | "hash">): string {
-  return number === 0 ? START : `${number.toString(36)}-${hash.slice(0, 16)}`;
+export function cursorOf(sha256: Host["sha256"], key: string, { number, hash }: Pick<Head, "number" | "hash">): string {
+  if (number === 0) return START;
+  const shown = hash.slice(0, 16);
+  return `${masked(sha256, key, number, shown).toString(36)}-${shown}`;
+}
+
+/** Its own inverse, for the same hash. */
+function masked(sha256: Host["sha256"], key: string, number: number, shown: string): number {
+  return (number ^ parseInt(sha256(key + shown).slice(0, 8), 16)) >>> 0;
 }
 
 /** The hash of a row covers the payload's digest, so that a payload can be attested without being shown. */
@@ -99,6 +108,7 @@ interface Found {
 
 export class Log {
   readonly #host: Host;
+  readonly #key: string;
   #next = 0;
   #appended = 0;
   // Heads of rooms that wrote in this tick, and of living actors: a cache of the disk, replaced and never changed.
@@ -107,11 +117,16 @@ export class Log {
 
   constructor(host: Host) {
     this.#host = host;
+    this.#key = String(host.sql.run("select key from log_key", [], false)[0].key);
     this.#reload();
   }
 
   #reload(): void {
     this.#next = Number(this.#host.sql.run("select coalesce(max(seq), 0) + 1 as next from log", [], false)[0].next);
+  }
+
+  cursorOf(place: Pick<Head, "number" | "hash">): string {
+    return cursorOf(this.#host.sha256, this.#key, place);
   }
 
   head(room: string): Head {
@@ -137,7 +152,7 @@ export class Log {
     if (next.number % MARK_EVERY === 0) this.#write("insert into log_mark (room, number, seq) values (?,?,?)", [room, next.number, seq]);
     this.#heads.set(room, next);
     this.#dirty.add(room);
-    const cursor = cursorOf(next);
+    const cursor = this.cursorOf(next);
     if (entry.id !== undefined) {
       const values = [room, entry.user, entry.id, next.number, hash, this.#contentDigest(entry)];
       this.#write("insert into log_dedupe (room, user, id, number, hash, digest) values (?,?,?,?,?,?)", values);
@@ -164,7 +179,7 @@ export class Log {
     const row = this.#host.sql.run(statement, [room, entry.user, entry.id ?? null], false)[0];
     if (!row) return undefined;
     if (row.digest !== this.#contentDigest(entry)) throw new Refusal("duplicate", { message: `id ${entry.id} was used for another event` });
-    return cursorOf({ number: Number(row.number), hash: String(row.hash) });
+    return this.cursorOf({ number: Number(row.number), hash: String(row.hash) });
   }
 
   #contentDigest(entry: Entry): string {
@@ -174,12 +189,12 @@ export class Log {
   /** The number of the entry that a cursor names, 0 for the start; undefined when this log has none such: it is foreign, or from another life of this one. */
   positionOf(room: string, cursor: string): number | undefined {
     if (cursor === START) return 0;
-    const match = /^([0-9a-z]{1,10})-[0-9a-f]{16}$/.exec(cursor);
-    const number = match ? parseInt(match[1], 36) : 0;
+    const match = /^([0-9a-z]{1,7})-([0-9a-f]{16})$/.exec(cursor);
+    const number = match ? masked(this.#host.sha256, this.#key, parseInt(match[1], 36), match[2]) : 0;
     if (number < 1 || number > this.head(room).number) return undefined;
     const found = this.#walk(room, this.#above(room, number), number - 1, Infinity)[0];
     const row = this.#host.sql.run("select hash from log where seq = ?", [found?.seq ?? 0], false)[0];
-    return row && cursorOf({ number, hash: String(row.hash) }) === cursor ? number : undefined;
+    return row && this.cursorOf({ number, hash: String(row.hash) }) === cursor ? number : undefined;
   }
 
   /** What a room's log has after `position`, oldest first, without what was refused; null when that is more than `most.entries` or `most.bytes`. */
@@ -219,7 +234,7 @@ export class Log {
     if (found.length === 0) return [];
     const list = JSON.stringify(found.map(({ seq }) => seq));
     const rows = this.#host.sql.run("select * from log where seq in (select value from json_each(?)) order by seq", [list], false);
-    return rows.map((row, index) => ({ ...entryOf(row), cursor: cursorOf({ number: found[index].number, hash: String(row.hash) }) }));
+    return rows.map((row, index) => ({ ...entryOf(row), cursor: this.cursorOf({ number: found[index].number, hash: String(row.hash) }) }));
   }
 
   /** Before the commit: each room's head is written once per tick. Returns how many entries the tick has appended. */

@@ -5,7 +5,7 @@
 import type { Channel } from "../protocol/contract.ts";
 import type { Clock, Member } from "./host.ts";
 import { Pace } from "./pace.ts";
-import type { Room } from "./room.ts";
+import type { Behaviour, Room } from "./room.ts";
 import { type Effect, encode, type Item } from "./seam.ts";
 import type { RoomSql } from "./sql.ts";
 import { TopicState } from "./topic.ts";
@@ -45,6 +45,10 @@ export abstract class Membership extends Turns {
 
   topicOf(contract: Channel): string {
     return contract.topic.includes(":") ? `${contract.name}:${this.id}` : contract.name;
+  }
+
+  seesOf(contract: Channel): Behaviour["sees"] {
+    return this.room.topics.find((topic) => topic.contract === contract)?.behaviour.sees;
   }
 
   protected topicState(topic: string): TopicState {
@@ -125,6 +129,19 @@ export abstract class Membership extends Turns {
     this.end(at, member, [{ kind: "end", session, event: "phx_close", body: encode(reason) }]);
   }
 
+  /** Closes whoever may not be here any more. It stands or falls with the turn that says so: they share the tick. */
+  #readmit(): void {
+    for (const at of this.topics.values()) {
+      for (const member of [...at.members.values()]) {
+        const turn = new Turn(this, at, member);
+        const outcome = this.run(turn, () => at.behaviour.admit(turn));
+        if (outcome.kind === "ok") continue;
+        const body = encode(outcome.kind === "refused" ? outcome.refusal.response() : { reason: "internal" });
+        this.end(at, member, [{ kind: "end", session: member.session, event: "phx_close", body }], null);
+      }
+    }
+  }
+
   // Ends.
 
   /** The turn before closed its own session. In a lost tick it did not: that turn is answered, and the session goes on. */
@@ -180,6 +197,7 @@ export abstract class Membership extends Turns {
 
   /** Hands a turn to the gate, without what is told again too soon: that waits for its time. */
   protected override finish(turn: Turn): void {
+    if (turn.readmits) this.#readmit();
     if (turn.paced) turn.effects = turn.effects.filter((effect) => effect.kind !== "broadcast" || !this.#pace.holds(effect, turn.undo));
     super.finish(turn);
   }

@@ -48,9 +48,9 @@ export function publish(
     return answer;
 
     function apply(): number {
-      const place = turn.publish(entry, alias);
+      // First what follows from it: what that tells is to be known when the event is heard.
       at(`events.${index}.payload`, () => behaviour.published?.[event]?.(turn, payload));
-      return place;
+      return turn.publish(contract, entry, payload, alias);
     }
   });
 }

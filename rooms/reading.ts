@@ -1,7 +1,7 @@
 /** A page of a room's record, as one user may see it today. */
 import { own } from "../protocol/contract.ts";
 import { Refusal } from "../protocol/reason.ts";
-import { cursorOf, type Log } from "./log.ts";
+import type { Log } from "./log.ts";
 import type { TopicState } from "./topic.ts";
 import { may } from "./token.ts";
 import type { Turn } from "./turn.ts";
@@ -32,9 +32,10 @@ export function readPage(turn: Turn, { contract, behaviour, topic }: TopicState,
   const visible = kept.filter((entry) => {
     if (entry.topic !== topic) return false;
     if (entry.event === "refused") return may(turn.user, "moderate");
-    return own(contract.events, entry.event)?.kind === "lasting" && (!behaviour.sees || behaviour.sees(turn, entry.event, JSON.parse(entry.payload)));
+    return own(contract.events, entry.event)?.kind === "lasting" &&
+      (!behaviour.sees || behaviour.sees(turn, turn.user.role, entry.event, JSON.parse(entry.payload)));
   });
   const events = visible.map(({ cursor, at, user, event, payload }) => ({ cursor, at: new Date(at).toISOString(), user, event, payload: JSON.parse(payload) }));
   const last = kept.at(-1)?.cursor;
-  return { events, next: last === undefined || last === cursorOf(log.head(turn.room)) ? null : last };
+  return { events, next: last === undefined || last === log.cursorOf(log.head(turn.room)) ? null : last };
 }

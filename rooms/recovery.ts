@@ -2,7 +2,7 @@
 import { type Channel, own } from "../protocol/contract.ts";
 import type { Clock } from "./host.ts";
 import type { Limits } from "./limits.ts";
-import { cursorOf, type Kept, type Log } from "./log.ts";
+import type { Kept, Log } from "./log.ts";
 import { withCursor } from "./seam.ts";
 
 /** An event to be told again. */
@@ -33,7 +33,7 @@ export class Recovery {
     { contract, topic }: { contract: Channel; topic: string },
     sees?: (event: string, payload: unknown) => boolean,
   ): readonly Missed[] | null {
-    const head = cursorOf(this.log.head(this.room));
+    const { hash: head } = this.log.head(this.room);
     if (head !== this.#head) this.forget();
     this.#head = head;
     const key = JSON.stringify([topic, cursor]);

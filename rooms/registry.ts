@@ -71,6 +71,14 @@ export class Registry implements Rooms {
       graceMs,
       metrics,
       mayLogRefusal: (user) => this.#mayLogRefusal(user),
+      ask: (room, message, from) =>
+        new Promise((resolve, reject) => {
+          this.gate.post(() => {
+            const actor = this.#actor(room);
+            if (actor) actor.asked(message, from).then(resolve, reject);
+            else reject(new TypeError(`Cannot ask ${room}: there is no such kind of room`));
+          });
+        }),
       carry: (calls) => this.#carry(calls),
       armTimers: () => this.#armTimers(),
       rested: (room) => this.#rested(this.#actors.get(room)!),

@@ -3,7 +3,7 @@
  * vocabulary that behaviours are written in; `actor.ts` runs them.
  */
 import type { Channel, EventName, EventPayload, JoinParams, JoinReply, PresenceMeta, PushName, PushPayload, PushReply } from "../protocol/contract.ts";
-import type { User } from "./host.ts";
+import type { Role, User } from "./host.ts";
 import type { Sql } from "./sql.ts";
 import type { Right } from "./token.ts";
 
@@ -39,6 +39,13 @@ export interface RoomContext {
   after(ms: number, timer: string): void;
   /** Sends plain JSON to another room: kept in this turn, delivered at least once and in order, taken once. */
   call(room: string, message: unknown): void;
+  /**
+   * Asks another room, which answers in a turn of its own (`asked`): the answer is kept before it comes here. A Refusal there
+   * is one here. Return it from a push, as any Later; `finish` makes the reply of the answer.
+   */
+  ask<T, R>(room: string, message: unknown, finish: (ctx: Context<Loose>, answer: T) => R): Later<T, R>;
+  /** Once this turn is done, every member of the room is asked in again: whoever may not be here any more is closed. */
+  readmit(): void;
   /** Where the room's log stood when this turn began. */
   cursor(): string;
   /** Once this turn is kept, whoever waits to be admitted here is asked again. */
@@ -51,8 +58,12 @@ export interface Context<C extends Channel = Channel> extends RoomContext {
   readonly user: User;
   /** In a join: whether what was missed will be replayed, so that the state need not be told. */
   readonly recovered: boolean;
-  /** Throws Refusal `forbidden` when the user's role has not that right. */
+  /** Throws Refusal `forbidden` when the user's role has not that right, or the session did not ask for it. */
   require(right: Right): void;
+  /** In a join: the session has no rights but these, of those that the role has. Returns what it has. */
+  grant(rights: readonly string[]): Right[];
+  /** The users on this topic. */
+  present(): User[];
   /** To every member of this topic; the sender hears it too, before his reply. [71, 72] */
   broadcast<E extends EventName<C>>(event: E, payload: EventPayload<C, E> | Uint8Array): void;
   /** To every member but this session. */
@@ -84,8 +95,11 @@ export interface Behaviour<C extends Channel = Channel> {
   readonly patienceMs?: number;
   /** What it broadcasts misses the joiner [59], for good when it lasts: that is for `arrive`. */
   join(ctx: Context<C>, params: JoinParams<C>): JoinReply<C> | Later<Loose, JoinReply<C>>;
-  /** Whether this user may see that event of the past, today: asked for what he missed. Without it, whoever is admitted sees all. */
-  sees?(ctx: Context<C>, event: string, payload: Loose): boolean;
+  /**
+   * Whether a role may see that event: asked for each role when it is told, and again, as things stand then, when it is
+   * replayed or read from the record. Without it, whoever is admitted sees all.
+   */
+  sees?(ctx: RoomContext, role: Role, event: string, payload: Loose): boolean;
   /** The user's first session came, or his last one went and was not held. Nobody is asked: these are facts. */
   arrive?(ctx: Context<C>): void;
   depart?(ctx: Context<C>): void;
@@ -111,6 +125,8 @@ export interface RoomDefinition {
   readonly timers?: Readonly<Record<string, (ctx: RoomContext) => void>>;
   /** What another room's `call` does here. A Refusal is an answer; any other throw sets the call aside, reported. */
   called?(ctx: RoomContext, message: Loose, from: string): void;
+  /** What another room's `ask` does here; what it returns is the answer. */
+  asked?(ctx: RoomContext, message: Loose, from: string): unknown;
 }
 
 export interface Room extends RoomDefinition {

@@ -4,7 +4,7 @@
  */
 import type { Body, Encoded, Ref } from "../protocol/frame.ts";
 import type { Channel, EventKind } from "../protocol/contract.ts";
-import type { User } from "./host.ts";
+import type { Role, User } from "./host.ts";
 
 /** To which room, from which join of which socket: a session is `gateway.socket.n`. */
 interface Address {
@@ -43,7 +43,7 @@ export type Effect =
     readonly body: string;
   }
   | { readonly kind: "push"; readonly session: string; readonly event: string; readonly body: Body }
-  /** `alias`: its second name. `key`: of a passing event, what a newer one takes the place of. */
+  /** `alias`: its second name. `key`: of a passing event, what a newer one takes the place of. `roles`: nobody else hears it. */
   | {
     readonly kind: "broadcast";
     readonly topic: string;
@@ -53,6 +53,7 @@ export type Effect =
     readonly except?: string;
     readonly alias?: string;
     readonly key?: string;
+    roles?: readonly Role[];
   }
   /** Passing events of that session are not told any more to those who were too slow for them: it is gone. */
   | { readonly kind: "mute"; readonly topic: string; readonly session: string }

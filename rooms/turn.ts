@@ -1,16 +1,17 @@
 /** One turn of one room: the Context that behaviours see, and what it has queued. Nothing leaves from here. */
 import type { Channel, EventKind, EventSpec } from "../protocol/contract.ts";
 import { own } from "../protocol/contract.ts";
+import { Refusal } from "../protocol/reason.ts";
 import { type Tracked, tracked } from "../protocol/presence.ts";
-import type { Host, Member, SqlRow, SqlValue, User } from "./host.ts";
-import { cursorOf, type Entry } from "./log.ts";
-import type { Context, SessionPresence } from "./room.ts";
+import { type Host, type Member, ROLES, type SqlRow, type SqlValue, type User } from "./host.ts";
+import type { Entry } from "./log.ts";
+import { type Behaviour, type Context, Later, type SessionPresence } from "./room.ts";
 import type { Finished, Gated } from "./gate.ts";
 import { bodyOf, CannotEncode, type Effect, encode, withCursor } from "./seam.ts";
 import type { RoomSql } from "./sql.ts";
 import type { Call, Storage } from "./storage.ts";
 import type { TopicState } from "./topic.ts";
-import { require, type Right } from "./token.ts";
+import { require, type Right, RIGHTS } from "./token.ts";
 
 /** The room that a turn belongs to, as far as a turn needs it. */
 export interface TurnOwner extends Gated {
@@ -20,6 +21,10 @@ export interface TurnOwner extends Gated {
   readonly storage: Storage;
   readonly roomSql: RoomSql;
   topicOf(contract: Channel): string;
+  /** Another room's answer to JSON text. Rejects with its Refusal. */
+  ask(room: string, message: string): Promise<unknown>;
+  /** Who may see its events; undefined when whoever is admitted may. */
+  seesOf(contract: Channel): Behaviour["sees"];
 }
 
 type Broadcast = Extract<Effect, { kind: "broadcast" }>;
@@ -37,12 +42,16 @@ export class Turn implements Context, Finished, SessionPresence {
   timers = false;
   /** Whether those who wait to be admitted are asked again. */
   admits = false;
+  /** Whether those who are here are asked in again. */
+  readmits = false;
   recovered = false;
   /** Whether it tells something that can be told too often. */
   paced = false;
   closing = false;
   /** The back end behind it, when it is no member's. */
   publisher: { readonly user: string; readonly topic: string } | null = null;
+  /** Events that not everybody may see: who may is asked once the handler has returned. */
+  #seen: { effect: Broadcast; sees: NonNullable<Behaviour["sees"]>; payload: unknown }[] | null = null;
   #over = false;
 
   constructor(readonly actor: TurnOwner, private readonly at: TopicState | null = null, readonly member: Member | null = null) {}
@@ -87,6 +96,16 @@ export class Turn implements Context, Finished, SessionPresence {
   }
   require(right: Right): void {
     require(this.user, right);
+    const { granted } = this.#member();
+    if (granted && !granted.includes(right)) throw new Refusal("forbidden", { message: `the join did not ask to ${right}` });
+  }
+  grant(rights: readonly string[]): Right[] {
+    const granted = RIGHTS[this.user.role].filter((right) => rights.includes(right));
+    this.#member().granted = granted;
+    return granted;
+  }
+  present(): User[] {
+    return [...new Map([...this.#topic().members.values()].map(({ user }) => [user.id, user])).values()];
   }
 
   sql(strings: TemplateStringsArray, ...values: (SqlValue | undefined)[]): SqlRow[] {
@@ -126,7 +145,7 @@ export class Turn implements Context, Finished, SessionPresence {
     const key = spec?.per === "user" && this.member ? JSON.stringify([topic, event, this.member.user.id]) : undefined;
     const effect: Broadcast = { kind: "broadcast", topic, event, body, durability, except, alias: spec?.alias, key };
     if (key !== undefined) this.paced = true;
-    this.add(effect);
+    this.#show(contract, effect, payload);
     if (durability !== "lasting") return;
     if (typeof body !== "string" || body[0] !== "{") throw new CannotEncode(`Cannot keep ${event}: its payload is no JSON object`);
     this.#keep({ at: this.now(), user: this.member?.user.id ?? "", topic, event, payload: body }, effect);
@@ -135,11 +154,17 @@ export class Turn implements Context, Finished, SessionPresence {
     return (this.#entries ??= []).push({ entry, effect }) - 1;
   }
 
+  #show(contract: Channel, effect: Broadcast, payload: unknown): void {
+    const sees = this.actor.seesOf(contract);
+    if (sees) (this.#seen ??= []).push({ effect, sees, payload });
+    this.add(effect);
+  }
+
   /** Queues what a back end published. Returns its place among the turn's lasting events. */
-  publish(entry: Entry, alias?: string): number {
+  publish(contract: Channel, entry: Entry, payload: unknown, alias?: string): number {
     this.#alive();
     const effect: Broadcast = { kind: "broadcast", topic: entry.topic, event: entry.event, body: entry.payload, durability: "lasting", alias };
-    this.add(effect);
+    this.#show(contract, effect, payload);
     return this.#keep(entry, effect);
   }
 
@@ -158,23 +183,33 @@ export class Turn implements Context, Finished, SessionPresence {
     this.#alive();
     this.admits = true;
   }
+  ask<T, R>(room: string, message: unknown, finish: (ctx: Context, answer: T) => R): Later<T, R> {
+    this.#alive();
+    const json = encode(message);
+    return new Later(() => this.actor.ask(room, json) as Promise<T>, finish);
+  }
+  readmit(): void {
+    this.#alive();
+    this.readmits = true;
+  }
   /** Where the room's log stood when this turn began. */
   cursor(): string {
     this.#alive();
-    return cursorOf(this.actor.storage.log.head(this.actor.name));
+    const { log } = this.actor.storage;
+    return log.cursorOf(log.head(this.actor.name));
   }
 
   track(meta: object, key = this.user.id): string | null {
     this.#alive();
     if (this.#tracked(key)) return null;
-    return this.#show(tracked(key, meta, this.actor.host.id()));
+    return this.#appear(tracked(key, meta, this.actor.host.id()));
   }
   update(change: object, key = this.user.id): string | null {
     this.#alive();
     const old = this.#tracked(key);
     if (!old) return null;
     const { phx_ref, phx_ref_prev: _, ...meta } = JSON.parse(old.json);
-    return this.#show(tracked(key, { ...meta, ...change }, this.actor.host.id(), phx_ref), old);
+    return this.#appear(tracked(key, { ...meta, ...change }, this.actor.host.id(), phx_ref), old);
   }
   untrack(key = this.user.id): void {
     this.#alive();
@@ -186,7 +221,7 @@ export class Turn implements Context, Finished, SessionPresence {
     return this.#member().presence.find((entry) => entry.key === key);
   }
   /** Shows a meta, in the place of an old one if there is one. */
-  #show(entry: Tracked, old?: Tracked): string {
+  #appear(entry: Tracked, old?: Tracked): string {
     const { presence } = this.#topic();
     const at = old && this.#hide(old);
     this.#replacePresence([...this.#member().presence, entry]);
@@ -216,8 +251,12 @@ export class Turn implements Context, Finished, SessionPresence {
     });
   }
 
-  /** After the handler: appends what lasts and writes the cursors into the events. Returns the cursors. */
+  /** After the handler: says who hears what, appends what lasts and writes the cursors into the events. Returns the cursors. */
   seal(): readonly string[] {
+    for (const { effect, sees, payload } of this.#seen ?? []) {
+      const roles = ROLES.filter((role) => sees(this, role, effect.event, payload));
+      if (roles.length < ROLES.length) effect.roles = roles;
+    }
     this.#over = true;
     if (!this.#entries) return NONE;
     this.actor.wrote = true;
@@ -234,10 +273,10 @@ export class Turn implements Context, Finished, SessionPresence {
     for (const step of this.undo.toReversed()) step();
     this.undo = [];
     this.effects = [];
-    this.#entries = null;
+    this.#entries = this.#seen = null;
     this.calls = null;
     this.timers = false;
-    this.admits = false;
+    this.admits = this.readmits = false;
     this.closing = false;
   }
 

@@ -9,7 +9,7 @@ import { type Gate, RETRY_MS } from "./gate.ts";
 import { type Host, type Member, StoreLost } from "./host.ts";
 import type { Limits } from "./limits.ts";
 import type { Metrics } from "./metrics.ts";
-import { Later } from "./room.ts";
+import { type Behaviour, Later } from "./room.ts";
 import { bodyOf, CannotEncode, type Effect, encode } from "./seam.ts";
 import { type Finish, Slow } from "./slow.ts";
 import type { RoomSql } from "./sql.ts";
@@ -27,6 +27,8 @@ export interface Ground {
   readonly metrics: Metrics;
   /** Whether a refusal of authority to this user may still be logged. */
   mayLogRefusal(user: string): boolean;
+  /** Asks a room on behalf of another. Rejects with the Refusal. */
+  ask(room: string, message: string, from: string): Promise<unknown>;
   /** After a commit: calls to carry, timers that were set. */
   carry(calls: readonly Call[]): void;
   armTimers(): void;
@@ -58,9 +60,14 @@ export abstract class Turns implements TurnOwner {
   }
 
   abstract topicOf(contract: Channel): string;
+  abstract seesOf(contract: Channel): Behaviour["sees"];
   abstract settle(): void;
   abstract recover(): void;
   abstract rest(): void;
+
+  ask(room: string, message: string): Promise<unknown> {
+    return this.ground.ask(room, message, this.name);
+  }
 
   /** Runs a handler: its writes and effects stand together or vanish together. */
   protected run(turn: Turn, handler: () => unknown): Outcome {

@@ -52,11 +52,15 @@ Deno.test("case: the join's reply says where the log stands and what one may do 
     cursor: "0",
     recovered: false,
   });
-  const [cursor] = await published(stage, [{ event: "document:uploaded", payload: { document: { id: "d1" } } }]);
+  await published(stage, [{ event: "document:uploaded", payload: { document: { id: "d1" } } }]);
+  // Until it is known not to be privileged it is only for those who may see what is.
+  assertEquals([join("client").documents, join("attorney").documents], [[], [{ id: "d1" }]]);
+  const analysed = { document_id: "d1", status: "completed", results: { privilege_analysis: { is_privileged: false } } };
+  const [cursor] = await published(stage, [{ event: "document:processed", payload: analysed }]);
   assertEquals(join("client"), {
     case_id: "case_1",
     rights: ["read", "annotate"],
-    documents: [{ id: "d1" }],
+    documents: [{ id: "d1", status: "completed" }],
     more_documents: false,
     cursor,
     recovered: false,

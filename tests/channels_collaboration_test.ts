@@ -67,7 +67,7 @@ const unlogged = (stage: Stage) => Object.entries(everything(stage)).filter(([ta
 Deno.test("collaboration: a join is answered, then presence_state, then the diff, as on a case; nothing is kept, so there is no cursor [K06, 87]", async () => {
   const { stage, open } = await setUp();
   const b = open("b");
-  const { ref, heard } = stage.client(someone("a", "viewer", ["case_1"])).join(TOPIC, {});
+  const { ref, heard } = stage.client(someone("a", "attorney", ["case_1"])).join(TOPIC, {});
   assertEquals(heard[0], [ref, ref, TOPIC, "phx_reply", { status: "ok", response: { document_id: "d1" } }]);
   assertEquals(heard.map((frame) => frame[3]), ["phx_reply", "presence_state", "presence_diff"]);
   assertEquals(Object.keys(heard[1][4]), ["b", "a"]);
@@ -128,7 +128,7 @@ Deno.test("collaboration: a join for a document that is not known waits a second
 
 Deno.test("collaboration: a document that comes within that second is joined at once, by all who waited, in their order", async () => {
   const { stage } = await setUp();
-  const people = ["a", "b", "c"].map((user) => stage.client(someone(user, "viewer", ["case_1"])));
+  const people = ["a", "b", "c"].map((user) => stage.client(someone(user, "attorney", ["case_1"])));
   for (const client of people) assertEquals(client.join("collaboration:d9").heard, []);
   stage.advance(300);
   await upload(stage, "d8");

@@ -1,335 +1,237 @@
-/** How a document becomes known: published to a case, listed there, and told to its own room, whatever happens in between. */
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { DatabaseSync } from "node:sqlite";
-import { Refusal } from "../protocol/reason.ts";
+/** `document:{documentId}`: annotations, coding, and who has it open. Privilege has a file of its own. [D01 to D10] */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+// @ts-types="./support/phoenix.d.ts"
+import { Socket } from "phoenix";
 import { rooms } from "../rooms/channels/mod.ts";
-import { DenoSql } from "../rooms/hosts/deno_sql.ts";
-import { Outside, type Published } from "./support/outside.ts";
-import { startServer } from "./support/process.ts";
-import { type Heard, RawClient } from "./support/raw.ts";
-import { BreakableSql, someone, Stage } from "./support/stage.ts";
+import type { User } from "../rooms/host.ts";
+import { Outside } from "./support/outside.ts";
+import type { Heard } from "./support/raw.ts";
+import { someone, Stage, type StageClient } from "./support/stage.ts";
 
-const CASE = "case:case_1";
-const SERVICE = someone("back end", "service");
-
-const uploaded = (id: string, more: object = {}): Published => ({ event: "document:uploaded", payload: { document: { id, ...more } } });
-
-/** Publishes, and lets what follows happen. */
-function publish(stage: Stage, topic: string, ...events: Published[]): Promise<string[]> {
-  const answer = stage.registry.publish(topic, SERVICE, events);
-  stage.run();
-  return answer;
-}
-const rows = (stage: Stage, statement: string) => stage.host.sql.run(statement, [], false).map((row) => ({ ...row }));
-const registered = (stage: Stage) => rows(stage, "select room, case_id from document_registered order by room");
-/** How many calls were ever made, and what has become of them. */
-const calls = (stage: Stage) => ({
-  made: Number(rows(stage, "select seq from sqlite_sequence where name = 'outbox'")[0]?.seq ?? 0),
-  waiting: rows(stage, "select target, failed from outbox"),
-  taken: rows(stage, "select target, room from called order by target, room"),
-});
-/** What a join of the case is told. */
-const listed = (stage: Stage, topic = CASE): { documents: Heard[]; more_documents: boolean } =>
-  stage.client(someone("looker")).join(topic).heard[0][4].response;
-const ids = (stage: Stage, topic = CASE) => listed(stage, topic).documents.map(({ id }) => id);
-
-/** Joins a document as somebody of those cases: `ok`, or the reason why not, however long that takes. */
-async function open(stage: Stage, id: string, cases: string[] | "*" = "*"): Promise<string> {
-  const client = stage.client(someone("reader", "attorney", cases));
-  const { heard } = client.join(`collaboration:${id}`);
-  stage.advance(1000);
-  await stage.settle();
-  const { status, response } = [...heard, ...client.take()].find((frame) => frame[3] === "phx_reply")[4];
-  if (status === "ok") assertEquals(response.document_id, id);
-  client.drop(true);
-  return response.reason ?? status;
-}
-
-// Registered.
-
-Deno.test("document: what is uploaded to a case is told to its room in one call, of which nothing stays behind [§4]", async () => {
-  const stage = new Stage(rooms);
-  assertEquals(await open(stage, "d1"), "not_found");
-  await publish(stage, CASE, uploaded("d1"));
-  assertEquals(registered(stage), [{ room: "document/d1", case_id: "case_1" }]);
-  assertEquals(calls(stage), { made: 1, waiting: [], taken: [{ target: "document/d1", room: "case/case_1" }] });
-  assertEquals([await open(stage, "d1"), await open(stage, "d1", ["case_1"]), await open(stage, "d1", ["case_2"])], ["ok", "ok", "not_found"]);
-  assertEquals([await open(stage, "d2"), stage.reported], ["not_found", []]);
-  stage.close();
-});
-
-Deno.test("document: published again to its case it is told to nobody a second time; the list shows it as it was said last", async () => {
-  const stage = new Stage(rooms);
-  await publish(stage, CASE, uploaded("d1", { filename: "a.pdf", size: 7, tags: ["x"], secret: "of the event" }), uploaded("d1", { filename: "b.pdf" }));
-  stage.advance(1000);
-  await publish(stage, CASE, uploaded("d2"));
-  assertEquals(listed(stage).documents, [{ id: "d2" }, { id: "d1", filename: "b.pdf" }]);
-  stage.advance(1000);
-  await publish(stage, CASE, uploaded("d1", { filename: "c.pdf", title: "C", content_type: "application/pdf", status: "pending", custodian: "x" }));
-  // It keeps its place: it is no newer than it was.
-  assertEquals(listed(stage).documents, [{ id: "d2" }, { id: "d1", filename: "c.pdf", title: "C", content_type: "application/pdf", status: "pending" }]);
-  await publish(stage, CASE, { event: "document:processed", payload: { document_id: "d1", status: "completed" } });
-  await publish(stage, CASE, { event: "document:processed", payload: { document_id: "never seen", status: "failed" } });
-  assertEquals(listed(stage).documents.map(({ id, status, filename }) => [id, status, filename]), [["d2", undefined, undefined], ["d1", "completed", "c.pdf"]]);
-  assertEquals(calls(stage).made, 2);
-  assertEquals(registered(stage).length, 2);
-  stage.close();
-});
-
-Deno.test("document: a case lists its newest hundred, the newest first, and says when there are more", async () => {
-  const stage = new Stage(rooms);
-  const all: string[] = [];
-  const add = async (count: number) => {
-    for (let n = 0; n < count; n++) {
-      stage.clock.advance(1);
-      // Not in the order of their names.
-      const id = `d${(all.length * 37) % 101}`;
-      all.unshift(id);
-      await publish(stage, CASE, uploaded(id));
-    }
-  };
-  await add(99);
-  assertEquals([ids(stage), listed(stage).more_documents], [all, false]);
-  await add(1);
-  assertEquals([ids(stage), listed(stage).more_documents], [all, false]);
-  await add(1);
-  assertEquals([ids(stage), listed(stage).more_documents], [all.slice(0, 100), true]);
-  // The one that is not listed is there all the same.
-  assertEquals([await open(stage, all[100]), ids(stage, "case:case_2")], ["ok", []]);
-  stage.close();
-});
-
-Deno.test("document: of those published in one request the last one is the newest", async () => {
-  const stage = new Stage(rooms);
-  await publish(stage, CASE, uploaded("b"), uploaded("c"), uploaded("a"));
-  assertEquals(ids(stage), ["a", "c", "b"]);
-  stage.close();
-});
-
-Deno.test("document: another case that publishes its id does not get it: its people find nothing, those of the first stay", async () => {
-  const stage = new Stage(rooms);
-  await publish(stage, CASE, uploaded("d1"));
-  const inside = stage.client(someone("inside", "attorney", ["case_1"]));
-  inside.join("collaboration:d1");
-  inside.take();
-  // Its publication stands: what a case says of itself is its own affair.
-  const [cursor] = await publish(stage, "case:case_2", uploaded("d1"));
-  assertEquals(typeof cursor, "string");
-  assertEquals(registered(stage), [{ room: "document/d1", case_id: "case_1" }]);
-  assertEquals(calls(stage), {
-    made: 2,
-    waiting: [],
-    taken: [{ target: "document/d1", room: "case/case_1" }, { target: "document/d1", room: "case/case_2" }],
-  });
-  assertEquals([await open(stage, "d1", ["case_2"]), await open(stage, "d1", ["case_1"]), await open(stage, "d1", ["case_2", "case_1"])], [
-    "not_found",
-    "ok",
-    "ok",
-  ]);
-  assertEquals(inside.send([null, "1", "collaboration:d1", "cursor:move", { x: 1, y: 2 }]).find((frame) => frame[1] === "1")[4].status, "ok");
-  assertEquals([inside.take().filter((frame) => frame[3] === "phx_close"), stage.reported], [[], []]);
-  stage.close();
-});
-
-Deno.test("document: both cases in one tick: the first one has it", async () => {
-  const stage = new Stage(rooms);
-  const answers = ["case:case_2", "case:case_1"].map((topic) => stage.registry.publish(topic, SERVICE, [uploaded("d1")]));
-  stage.run();
-  await Promise.all(answers);
-  assertEquals(registered(stage), [{ room: "document/d1", case_id: "case_2" }]);
-  stage.close();
-});
-
-Deno.test("document: a request that is refused registers nothing, nor does one whose tick is lost; sent again, it does", async () => {
-  const sql = new BreakableSql();
-  const stage = new Stage(rooms, { sql });
-  const nothing = async () => {
-    stage.advance(1000);
-    assertEquals([registered(stage), calls(stage), ids(stage)], [[], { made: 0, waiting: [], taken: [] }, []]);
-    assertEquals(await open(stage, "d1"), "not_found");
-  };
-  await assertRejects(() => publish(stage, CASE, uploaded("d1"), uploaded("d2", { case_id: "case_2" })), Refusal, "document.case_id");
-  await nothing();
-  sql.failCommits = 1;
-  const again = { ...uploaded("d1"), id: "upload 1" };
-  assertEquals((await assertRejects(() => publish(stage, CASE, again), Refusal)).reason, "unavailable");
-  await nothing();
-  const cursors = await publish(stage, CASE, again);
-  assertEquals(await publish(stage, CASE, again), cursors);
-  assertEquals([registered(stage).length, calls(stage).made, await open(stage, "d1")], [1, 1, "ok"]);
-  stage.close();
-});
-
-Deno.test("document: a call whose tick is lost comes again", async () => {
-  const sql = new BreakableSql();
-  const stage = new Stage(rooms, { sql });
-  const answer = stage.registry.publish(CASE, SERVICE, [uploaded("d1")]);
-  stage.tick();
-  await answer;
-  sql.failCommits = 2;
-  stage.run();
-  assertEquals([registered(stage), calls(stage).waiting.length], [[], 1]);
-  stage.advance(1000);
-  assertEquals([registered(stage).length, calls(stage).waiting, sql.failCommits, await open(stage, "d1")], [1, [], 0, "ok"]);
-  stage.close();
-});
-
-// Ids.
-
-const ODD = [
-  "a b c",
-  "a:b:c",
-  ":",
-  "a/b/../c",
-  "/",
-  "document/d1",
-  "Akte №7 – Müller & Söhne",
-  "書類",
-  "🗂️📎",
-  "e\u0301",
-  "\u00e9",
-  "%2F%00",
-  "?x=1#y",
-  "'; drop table document_registered; --",
-  '"quoted"\\',
-  "\u2028\u202e<b>",
-  "__proto__",
-  "constructor",
-  "0",
-  "null",
-  " ",
-  // The longest that a topic of 255 bytes has room for.
-  "x".repeat(255 - "collaboration:".length),
-  "é".repeat(120),
+const TOPIC = "document:d1";
+const OPEN = { document_id: "d1", status: "completed", results: { privilege_analysis: { is_privileged: false } } };
+const EVENTS = [
+  { event: "document:uploaded", payload: { document: { id: "d1", title: "Lease", filename: "lease.pdf", content_type: "application/pdf" } } },
+  { event: "document:processed", payload: OPEN },
 ];
 
-Deno.test("document: an id is taken verbatim, whatever stands in it, and is nobody else's", async () => {
+async function setUp() {
   const stage = new Stage(rooms);
-  for (const [index, id] of ODD.entries()) {
-    assertEquals(await open(stage, id), "not_found", id);
-    await publish(stage, CASE, uploaded(id, { title: `number ${index}` }));
-    assertEquals(await open(stage, id), "ok", id);
-  }
-  assertEquals(registered(stage).map(({ room }) => room).toSorted(), ODD.map((id) => `document/${id}`).toSorted());
-  assertEquals(listed(stage).documents.map(({ id, title }) => [id, title]).toSorted(), ODD.map((id, index) => [id, `number ${index}`]).toSorted());
-  assertEquals([calls(stage).waiting, stage.reported], [[], []]);
-  stage.close();
-});
-
-Deno.test("document: an id of 255 characters is registered and listed, and the topics that have room for it are", async () => {
-  const stage = new Stage(rooms);
-  const id = "x".repeat(255);
-  await publish(stage, CASE, uploaded(id));
-  assertEquals([ids(stage), registered(stage)], [[id], [{ room: `document/${id}`, case_id: "case_1" }]]);
-  // The wire's own bound.
-  assertEquals(await open(stage, id), "invalid_frame");
-  stage.close();
-});
-
-// Processes.
-
-/** What a file says, read from beside the server. */
-function peek(dataDir: string, statement: string): Record<string, unknown>[] {
-  const db = new DatabaseSync(`${dataDir}/caseroom.db`, { readOnly: true });
-  try {
-    return db.prepare(statement).all().map((row) => ({ ...row }));
-  } finally {
-    db.close();
-  }
-}
-
-Deno.test("document: it survives a restart, and its case's list with it", async () => {
-  const path = Deno.makeTempFileSync({ suffix: ".db" });
-  const before = new Stage(rooms, { sql: new DenoSql(path) });
-  await publish(before, CASE, uploaded("d1", { title: "one" }));
-  before.clock.advance(1);
-  await publish(before, CASE, uploaded("d2"));
-  before.close();
-  const after = new Stage(rooms, { sql: new DenoSql(path) });
-  assertEquals(listed(after).documents, [{ id: "d2" }, { id: "d1", title: "one" }]);
-  assertEquals([await open(after, "d1", ["case_1"]), await open(after, "d2", ["case_2"])], ["ok", "not_found"]);
-  await publish(after, "case:case_2", uploaded("d1"));
-  await publish(after, CASE, uploaded("d1"));
-  assertEquals([registered(after).map(({ case_id }) => case_id), calls(after).made], [["case_1", "case_1"], 3]);
-  after.close();
-  Deno.removeSync(path);
-});
-
-for (let ticks = 1; ticks <= 4; ticks++) {
-  Deno.test(`document: a process that ends ${ticks} ticks after the publication loses nothing and does nothing twice`, async () => {
-    const path = Deno.makeTempFileSync({ suffix: ".db" });
-    const before = new Stage(rooms, { sql: new DenoSql(path) });
-    const answer = before.registry.publish(CASE, SERVICE, [uploaded("d1")]);
-    for (let tick = 0; tick < ticks; tick++) before.tick();
-    await answer;
-    if (ticks === 1) assertEquals([registered(before), calls(before).waiting.length], [[], 1]);
-    before.close();
-    const after = new Stage(rooms, { sql: new DenoSql(path) });
-    after.run();
-    assertEquals(registered(after), [{ room: "document/d1", case_id: "case_1" }]);
-    assertEquals(calls(after), { made: 1, waiting: [], taken: [{ target: "document/d1", room: "case/case_1" }] });
-    assertEquals([await open(after, "d1"), after.reported], ["ok", []]);
-    after.close();
-    Deno.removeSync(path);
-  });
-}
-
-/** `main.ts` in a process that kills itself as soon as a commit has made the statement count anything. */
-const killedOnce = (statement: string) => `
-  import { DenoSql } from "./rooms/hosts/deno_sql.ts";
-  const { commit } = DenoSql.prototype;
-  DenoSql.prototype.commit = function () {
-    const kept = commit.call(this);
-    if (this.run(${JSON.stringify(statement)}, [], false)[0].n > 0) Deno.kill(Deno.pid, "SIGKILL");
-    return kept;
+  const answer = stage.registry.publish("case:case_1", someone("back end", "service"), EVENTS);
+  await stage.settle();
+  await answer;
+  const open = (user: string | User, params: object = {}) => {
+    const client = stage.client(typeof user === "string" ? someone(user) : user);
+    const heard = client.join(TOPIC, { aliases: false, ...params }).heard;
+    return { client, heard, reply: heard.find((frame) => frame[3] === "phx_reply")![4].response };
   };
-  await import("./main.ts");
-`;
-
-const MOMENTS = {
-  "between the publication and its call": "select count(*) as n from outbox",
-  "between the call and the end of its row": "select count(*) as n from called",
-};
-
-for (const [moment, statement] of Object.entries(MOMENTS)) {
-  Deno.test(`document: a server killed with -9 ${moment} has registered it when it is back`, async () => {
-    const dataDir = Deno.makeTempDirSync({ prefix: "caseroom-document-" });
-    {
-      await using dying = await startServer({ DATA_DIR: dataDir }, ["eval", killedOnce(statement)]);
-      const events = [{ ...uploaded("d1"), id: "upload 1" }];
-      const headers = { authorization: `Bearer ${await dying.token(SERVICE)}`, "content-type": "application/json" };
-      const asked = fetch(`${dying.url}/api/topics/${CASE}/events`, { method: "POST", headers, body: JSON.stringify({ events }) });
-      await asked.then((response) => response.body?.cancel(), () => {});
-      // Were it not dead, or about to be, it would end with 0.
-      assertEquals(await dying.stop("SIGTERM"), 137, dying.output());
-    }
-    assertEquals(peek(dataDir, "select event from log"), [{ event: "document:uploaded" }]);
-    assertEquals(peek(dataDir, "select target from outbox"), [{ target: "document/d1" }]);
-    await using server = await startServer({ DATA_DIR: dataDir });
-    const token = await server.token(someone("reader", "viewer", ["case_1"]));
-    await using client = await RawClient.open(`${server.ws}/websocket?vsn=2.0.0&token=${token}`);
-    assertEquals((await client.ask(["1", "1", "collaboration:d1", "phx_join", {}]))[4], { status: "ok", response: { document_id: "d1" } });
-    for (const end = Date.now() + 5000; peek(dataDir, "select id from outbox").length > 0 && Date.now() < end;) {
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-    assertEquals([peek(dataDir, "select id from outbox"), peek(dataDir, "select id from called").length], [[], 1]);
-    assertEquals(await server.stop(), 0, server.output());
-    Deno.removeSync(dataDir, { recursive: true });
-  });
+  return { stage, open };
 }
+function push(client: StageClient, event: string, payload: object): { heard: Heard[]; reply: Heard } {
+  const heard = client.send([null, "p", TOPIC, event, payload]);
+  return { heard, reply: heard.find((frame) => frame[1] === "p")![4] };
+}
+const MARK = { text: "Important clause", position: { page: 1, x: 100, y: 200 }, type: "highlight" };
+const of = (heard: Heard[], event: string) => heard.filter((frame) => frame[3] === event).map((frame) => frame[4]);
 
-Deno.test("document: over HTTP an id that is no name is refused with 422 and registers nothing, an odd one is registered", async () => {
-  await using at = await Outside.start();
-  const none: unknown[] = ["", "a\u0000", "\n", "a\tb", "\u007f", "\ud800", "a\udc00b", "x".repeat(256), 7, null, {}, ["d1"], undefined];
-  for (const id of none) {
-    const answer = await at.publish(CASE, [uploaded("good"), { event: "document:uploaded", payload: { document: { id } } }]);
-    assertEquals([answer.status, answer.body.reason], [422, "invalid_payload"], JSON.stringify(id));
-    assertStringIncludes(answer.body.message, "events.1.payload: document.id: ");
+Deno.test("document: the reply says what it is, what one may do, how it stands, and who has it open [D01, D04]", async () => {
+  const { stage, open } = await setUp();
+  const first = open(someone("a", "viewer"));
+  assertEquals({ ...first.reply, cursor: "c" }, {
+    document_id: "d1",
+    case_id: "case_1",
+    capabilities: ["read"],
+    document: { id: "d1", title: "Lease", filename: "lease.pdf", content_type: "application/pdf", status: "completed" },
+    privilege: { document_id: "d1", privilege_type: "none", is_privileged: false, status: "suggested", version: 1 },
+    coding: { responsive: null, hot: false, tags: [], version: 0 },
+    viewing: [{ id: "a", name: "Name of a", role: "viewer" }],
+    annotations: [],
+    more_annotations: false,
+    cursor: "c",
+    recovered: false,
+  });
+  assertEquals(of(first.heard, "user:viewing"), []);
+  first.client.take();
+  const second = open("b");
+  assertEquals(of(second.heard, "user:viewing").map(({ user }) => user.id), ["a"]);
+  assertEquals(second.reply.viewing.map(({ id }: { id: string }) => id), ["a", "b"]);
+  assertEquals(of(first.client.take(), "user:viewing").map(({ user }) => user.id), ["b"]);
+  // A second tab of somebody who has it open already is nobody new.
+  open("b");
+  assertEquals(of(first.client.take(), "user:viewing"), []);
+  stage.close();
+});
+
+Deno.test("document: of the capabilities that a session asks for it gets those of its role, and has no others [D01, D09]", async () => {
+  const { stage, open } = await setUp();
+  const rows = [
+    [["read", "annotate"], "attorney", ["read", "annotate"]],
+    [["annotate", "annotate", "nonsense", "__proto__"], "paralegal", ["annotate"]],
+    [["annotate", "privilege"], "viewer", []],
+    [[], "admin", []],
+  ] as const;
+  for (const [asked, role, granted] of rows) {
+    const { reply, client } = open(someone(`${role} ${asked.length}`, role), { capabilities: asked });
+    assertEquals(reply.capabilities, granted);
+    const { status, response } = push(client, "add_annotation", MARK).reply;
+    assertEquals([status, response.reason], (granted as readonly string[]).includes("annotate") ? ["ok", undefined] : ["error", "forbidden"]);
   }
-  assertEquals(peek(at.server.dataDir, "select room from document_registered"), []);
-  const odd = ODD.slice(0, 20);
-  assertEquals((await at.publish(CASE, odd.map((id) => uploaded(id)))).status, 200);
-  await using client = await at.connect();
-  for (const id of odd) assertEquals((await client.ask(["1", id, `collaboration:${id}`, "phx_join", {}]))[4], { status: "ok", response: { document_id: id } });
-  assert(!at.server.output().includes('"level":"error"'), at.server.output());
+  const viewer = open(someone("v", "viewer")).client;
+  for (const [event, payload] of [["add_annotation", MARK], ["code", { hot: true }], ["update_privilege", { privilege_type: "none" }]] as const) {
+    assertEquals(push(viewer, event, payload).reply.response.reason, "forbidden", event);
+  }
+  stage.close();
+});
+
+Deno.test("document: an annotation is answered and heard once by everybody, its author too, and is there for whoever comes later [D02, D06, D10]", async () => {
+  const { stage, open } = await setUp();
+  const [a, b] = [open("a").client, open("b").client];
+  for (const client of [a, b]) client.take();
+  const { heard, reply } = push(a, "add_annotation", MARK);
+  const { annotation } = reply.response;
+  const { id, created_at, ...rest } = annotation;
+  assertMatch(id, /^annotation_/);
+  assertEquals([rest, new Date(created_at).toISOString()], [{ ...MARK, document_id: "d1", user: { id: "a", name: "Name of a" }, version: 1 }, created_at]);
+  for (const events of [heard, b.take()]) assertEquals(of(events, "annotation:added").map((payload) => payload.annotation), [annotation]);
+  const answered = push(b, "add_annotation", { type: "note", text: "Why?", reply_to: id }).reply.response.annotation;
+  assertEquals([answered.reply_to, answered.user.id], [id, "b"]);
+  const quoted = {
+    selector: [{ type: "TextQuoteSelector", exact: "clause", prefix: "the " }, { type: "TextPositionSelector", start: 3, end: 9 }],
+    type: "redaction",
+  };
+  const third = push(a, "add_annotation", quoted).reply.response.annotation;
+  assertEquals([third.selector, third.text], [quoted.selector, ""]);
+  assertEquals(open("c").reply.annotations.map(({ annotation }: Heard) => annotation), [annotation, answered, third]);
+  stage.close();
+});
+
+Deno.test("document: what is no annotation is refused with the place, and nobody hears of it", async () => {
+  const { stage, open } = await setUp();
+  const [a, b] = [open("a").client, open("b").client];
+  for (const client of [a, b]) client.take();
+  const rows: [object, string, RegExp][] = [
+    [{ ...MARK, type: "scribble" }, "invalid_payload", /^type/],
+    [{ ...MARK, position: { page: 0, x: 1, y: 1 } }, "invalid_payload", /^position.page/],
+    [{ ...MARK, position: { page: 1, x: "1", y: 1 } }, "invalid_payload", /^position.x/],
+    [{ ...MARK, text: "x".repeat(20_001) }, "invalid_payload", /^text/],
+    [{ ...MARK, reply_to: "annotation_nobody" }, "not_found", /annotation/],
+    [{ ...MARK, selector: { type: "XPathSelector", value: "//" } }, "invalid_payload", /^selector/],
+    [{ encrypted: { iv: [], data: [1] } }, "invalid_payload", /iv/],
+  ];
+  for (const [payload, reason, message] of rows) {
+    const { heard, reply } = push(a, "add_annotation", payload);
+    assertEquals([reply.response.reason, heard.length], [reason, 1]);
+    assertMatch(reply.response.message, message);
+  }
+  assertEquals(b.take(), []);
+  stage.close();
+});
+
+Deno.test("document: an author changes his annotation, at the version that he saw; nobody else does", async () => {
+  const { stage, open } = await setUp();
+  const [a, b, other] = [open("a").client, open("b").client, open(someone("a")).client];
+  const { id } = push(a, "add_annotation", MARK).reply.response.annotation;
+  b.take();
+  const change = (client: StageClient, version: number, more: object = { text: "Clause 7" }) =>
+    push(client, "update_annotation", { annotation_id: id, version, ...more }).reply;
+  const { annotation } = change(a, 1).response;
+  assertEquals([annotation.text, annotation.position, annotation.version, typeof annotation.updated_at], ["Clause 7", MARK.position, 2, "string"]);
+  assertEquals(of(b.take(), "annotation:updated").map(({ annotation: { text } }) => text), ["Clause 7"]);
+  assertEquals([change(other, 1).response.reason, change(other, 2).response.annotation.version], ["version_conflict", 3]);
+  assertEquals([change(b, 3).response.reason, change(a, 3, { annotation_id: "x" }).response.reason], ["forbidden", "not_found"]);
+  assertEquals(open("late").reply.annotations[0].annotation.version, 3);
+  stage.close();
+});
+
+Deno.test("document: an author or a moderator removes an annotation; removed it is gone [D03, D07]", async () => {
+  const { stage, open } = await setUp();
+  const paralegal = open(someone("p", "paralegal")).client;
+  const [client, attorney] = [open(someone("c", "client")).client, open("a").client];
+  const add = (by: StageClient) => push(by, "add_annotation", MARK).reply.response.annotation.id;
+  const remove = (by: StageClient, id: string) => push(by, "remove_annotation", { annotation_id: id }).reply;
+  const [one, two] = [add(paralegal), add(paralegal)];
+  assertEquals(remove(client, one).response.reason, "forbidden");
+  attorney.take();
+  assertEquals(remove(paralegal, one), { status: "ok", response: {} });
+  const [{ annotation_id, user }] = of(attorney.take(), "annotation:removed");
+  assertEquals([annotation_id, user.id], [one, "p"]);
+  assertEquals(remove(attorney, two).status, "ok");
+  assertEquals([remove(paralegal, one).response.reason, open("late").reply.annotations], ["not_found", []]);
+  stage.close();
+});
+
+Deno.test("document: an encrypted annotation shows who made it and when, and the sealed bytes as they came [V07]", async () => {
+  const { stage, open } = await setUp();
+  const [a, b] = [open("a").client, open("b").client];
+  const encrypted = { iv: [1, 2, 3], data: [255, 0, 7], key_id: "k1" };
+  const { response } = push(a, "add_annotation", { encrypted, text: "in the clear" }).reply;
+  assertEquals([response.encrypted, Object.keys(response.annotation).toSorted()], [encrypted, ["created_at", "document_id", "id", "user", "version"]]);
+  assertEquals(of(b.take(), "annotation:added").map(({ encrypted }) => encrypted), [encrypted]);
+  assertEquals(open("late").reply.annotations, [response]);
+  assertEquals(push(a, "update_annotation", { annotation_id: response.annotation.id, version: 1, text: "x" }).reply.response.reason, "invalid_payload");
+  assertEquals(JSON.stringify(stage.host.sql.run("select payload from log", [], false)).includes("in the clear"), false);
+  stage.close();
+});
+
+Deno.test("document: coding merges what is said of it, and its tags are a set", async () => {
+  const { stage, open } = await setUp();
+  const [p, b] = [open(someone("p", "paralegal")).client, open("b").client];
+  b.take();
+  const code = (change: object) => push(p, "code", change).reply.response.coding;
+  assertEquals(code({ responsive: true, tags: ["issue 1", " issue 1 ", "b"] }), { responsive: true, hot: false, tags: ["issue 1", "b"], version: 1 });
+  assertEquals(code({ hot: true }), { responsive: true, hot: true, tags: ["issue 1", "b"], version: 2 });
+  assertEquals(code({ responsive: null, tags: [] }), { responsive: null, hot: true, tags: [], version: 3 });
+  assertEquals(of(b.take(), "document:coded").map(({ coding, user }) => [coding.version, user.id]), [[1, "p"], [2, "p"], [3, "p"]]);
+  assertEquals(open("late").reply.coding.version, 3);
+  stage.close();
+});
+
+Deno.test("document: whoever comes back with a cursor is told what he missed, in its order, and no state [promise 4]", async () => {
+  const { stage, open } = await setUp();
+  const [a, b] = [open("a"), open("b").client];
+  const since = a.reply.cursor;
+  a.client.drop();
+  const { id } = push(b, "add_annotation", MARK).reply.response.annotation;
+  push(b, "code", { hot: true });
+  push(b, "remove_annotation", { annotation_id: id });
+  const { reply, heard } = open("a", { since });
+  assertEquals([reply.recovered, "annotations" in reply, reply.coding.hot], [true, false, true]);
+  const lasting = heard.map((frame) => frame[3]).filter((event) => /^(?:annotation:|document:|privilege:)/.test(event));
+  assertEquals(lasting, ["annotation:added", "document:coded", "annotation:removed"]);
+  stage.close();
+});
+
+Deno.test("document: a batch of annotations stands together or not at all [B03]", async () => {
+  const { stage, open } = await setUp();
+  const [a, b] = [open("a").client, open("b").client];
+  b.take();
+  const messages = [{ event: "add_annotation", payload: MARK }, { event: "add_annotation", payload: { ...MARK, type: "?" } }];
+  assertEquals(push(a, "batch", { messages }).reply.response.reason, "batch_rejected");
+  assertEquals([b.take(), open("c").reply.annotations], [[], []]);
+  const { results } = push(a, "batch", { messages: [messages[0], messages[0]] }).reply.response;
+  assertEquals([results.length, of(b.take(), "annotation:added").length], [2, 2]);
+  // The case answers for privilege in a turn of its own: that cannot stand in a batch.
+  const decide = [{ event: "update_privilege", payload: { privilege_type: "none" } }];
+  assertEquals(push(a, "batch", { messages: decide }).reply.response.refused.reason, "invalid_payload");
+  stage.close();
+});
+
+Deno.test("document: the page's own sample works with the real phoenix client, against a server process", async () => {
+  await using at = await Outside.start();
+  assertEquals((await at.publish("case:case_1", EVENTS)).status, 200);
+  const socket = new Socket(at.server.ws, { params: { token: await at.token(at.fresh("paralegal")) } });
+  socket.connect();
+  try {
+    const doc = socket.channel(TOPIC, { capabilities: ["read", "annotate"] });
+    const added = new Promise<Heard>((resolve) => doc.on("annotation:added", resolve));
+    const joined = await new Promise<Heard>((resolve, reject) => doc.join().receive("ok", resolve).receive("error", reject));
+    assertEquals(joined.capabilities, ["read", "annotate"]);
+    const answer = await new Promise<Heard>((resolve, reject) => doc.push("add_annotation", MARK).receive("ok", resolve).receive("error", reject));
+    assert(answer.annotation.id);
+    assertEquals((await added).annotation, answer.annotation);
+    const coded = await new Promise<Heard>((resolve) => doc.push("code", { hot: true }).receive("ok", resolve).receive("error", resolve));
+    assertEquals(coded.reason, "forbidden");
+  } finally {
+    await new Promise<void>((resolve) => socket.disconnect(resolve));
+  }
 });

@@ -144,7 +144,7 @@ Deno.test("log heads: one JSON line for each room, by its name; while the server
   // What a client calls the cursor is of the same place, by the number in its own room.
   const client = await at.member("case:a");
   const reply = await client.ask(["2", "2", "case:b", "phx_join", {}]);
-  assertEquals(reply[4].response.cursor, `3-${heads[1].hash.slice(0, 16)}`);
+  assertMatch(reply[4].response.cursor, new RegExp(`^[0-9a-z]+-${heads[1].hash.slice(0, 16)}$`));
   Deno.writeTextFileSync(`${dir}/heads`, run.out);
   const holds = await log(`${dir}/data`, ["verify", `${dir}/heads`], true);
   assertEquals([holds.code, holds.error], [0, ""]);

@@ -261,9 +261,7 @@ for (const [version, phoenix] of Object.entries(CLIENTS)) {
     assertEquals(byAlice.map(({ value }) => value.cursor).toSorted(), cursors.flat().toSorted());
     const at = new Map(byAlice.map(({ value }, place) => [value.cursor, place]));
     for (const [first, ...rest] of cursors) rest.forEach((cursor, index) => assertEquals(at.get(cursor), at.get(first)! + index + 1));
-    const places = byAlice.map(({ value }) => parseInt(value.cursor.split("-")[0], 36));
-    assertEquals(places, places.toSorted((a, b) => a - b));
-    assertEquals(new Set(places).size, 48);
+    assertEquals(at.size, 48);
     const { cursor: _, ...payload } = byAlice[at.get(cursors[3][1])!].value;
     assertEquals(payload, processed("doc_3").payload);
     // The next join learns where the log stands.

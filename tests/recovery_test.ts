@@ -73,10 +73,11 @@ function replay(stage: Stage, since: string | null, topic = TOPIC, user = someon
 }
 /** The documents that a case's state names. */
 const idsIn = ({ documents }: { documents: { id: string }[] }) => documents.map(({ id }) => id).toSorted();
-/** What the log holds of a topic, from an entry on: every lasting event, in order, as text with its cursor. */
-function inLog(stage: Stage, topic = TOPIC, from = 0): { event: string; body: string; cursor: string }[] {
+/** What the log holds of a topic: every lasting event, in order, as text with its cursor. */
+function inLog(stage: Stage, topic = TOPIC): { event: string; body: string; cursor: string }[] {
   const rows = stage.host.sql.run("select seq, room, topic, hash, event, payload from log where room = ? order by seq", [topic.replace(":", "/")], false);
-  return numbered(rows).filter((row) => row.event !== "refused" && row.topic === topic && Number(row.seq) >= from).map(({ event, payload, cursor }) => (
+  const [key] = stage.host.sql.run("select key from log_key", [], false);
+  return numbered(key, rows).filter((row) => row.event !== "refused" && row.topic === topic).map(({ event, payload, cursor }) => (
     { event: String(event), body: withCursor(String(payload), cursor), cursor }
   ));
 }
@@ -339,8 +340,8 @@ Deno.test("recovery: after a backup was put back, cursors of what is gone lead t
   stage = open("b.db");
   assertEquals([replay(stage, third, CASE), replay(stage, second, CASE)], [null, []]);
   const [instead] = await kept(stage, CASE, uploaded("e3"));
-  // The same number, at the same time, of the same sender.
-  assertEquals([instead.split("-")[0], instead === third], [third.split("-")[0], false]);
+  // In the same place, at the same time, of the same sender.
+  assertNotEquals(instead, third);
   const { response, replayed } = join(stage.client(), { since: third }, CASE);
   assertEquals([response.recovered, idsIn(response), replayed], [false, ["d1", "d2", "e3"], []]);
   assertEquals(replay(stage, second, CASE)!.map(([, { cursor }]) => cursor), [instead]);
@@ -426,10 +427,10 @@ Deno.test("recovery: an event that the contract does not keep any more is not to
 Deno.test("recovery: what a user may not see today is not told again, whatever others were told from the same cursor", async () => {
   const asked: unknown[] = [];
   const stage = new Stage([lab({
-    sees(ctx, event, payload) {
-      asked.push([ctx.user.id, ctx.user.role, ctx.topic, event, payload]);
+    sees(ctx, role, event, payload) {
+      asked.push([role, event, payload]);
       const [hidden] = ctx.sql`select id from lab_item where room = ${ctx.room} and id = ${String(payload.n)}`;
-      return hidden === undefined && (payload.secret !== true || ctx.user.role === "attorney");
+      return hidden === undefined && (payload.secret !== true || role === "attorney");
     },
     on: {
       do: (ctx, { n }) => void ctx.sql`insert into lab_item (room, id, body) values (${ctx.room}, ${String(n)}, '')`,
@@ -437,9 +438,10 @@ Deno.test("recovery: what a user may not see today is not told again, whatever o
   })]);
   const cursors = await kept(stage, TOPIC, posted(1, { secret: true }), posted(2), posted(3, { secret: true }), posted(4));
   const seen = (role: "attorney" | "viewer", since = "0", id = "a") => numbers(replay(stage, since, TOPIC, someone(id, role))!);
-  assertEquals(asked, []);
+  // When they are told, for each role; what is replayed is asked about once more.
+  assertEquals(asked.splice(0).length, 4 * 6);
   assertEquals([seen("attorney"), seen("viewer"), seen("viewer", "0", "b"), seen("attorney", "0", "b")], [[1, 2, 3, 4], [2, 4], [2, 4], [1, 2, 3, 4]]);
-  assertEquals(asked[0], ["a", "attorney", TOPIC, "posted", { n: 1, secret: true }]);
+  assertEquals(asked[0], ["attorney", "posted", { n: 1, secret: true }]);
   assertEquals(asked.length, 16);
   // Everything that came is hidden from him, and yet nothing is missing: gaps tell nothing.
   const { response, replayed } = join(stage.client(someone("c", "viewer")), { since: cursors[1] });
@@ -449,11 +451,12 @@ Deno.test("recovery: what a user may not see today is not told again, whatever o
   join(attorney, {});
   attorney.send([null, "9", TOPIC, "do", { n: 2 }]);
   assertEquals([seen("attorney"), seen("viewer")], [[1, 3, 4], [4]]);
-  // Said live it was told to all: it is the past that is asked about.
+  // What is told now is heard by those who may.
   const viewer = stage.client(someone("e", "viewer"));
   join(viewer, {});
-  await kept(stage, TOPIC, posted(5, { secret: true }));
-  assertEquals(numbers(toldIn(viewer.take())), [5]);
+  attorney.take();
+  await kept(stage, TOPIC, posted(5, { secret: true }), posted(6));
+  assertEquals([numbers(toldIn(viewer.take())), numbers(toldIn(attorney.take()))], [[6], [5, 6]]);
   stage.close();
 });
 
@@ -652,7 +655,7 @@ Deno.test("recovery: who waits to be let in is told all that he missed until the
     admit(ctx) {
       if (!ctx.sql`select id from lab_item where room = ${ctx.room} and id = 'open'`[0]) throw new Refusal("not_found");
     },
-    sees: (_, __, { n }) => asked.push(n) > 0,
+    sees: (_, __, ___, { n }) => asked.push(n) > 0,
     published: {
       posted(ctx, { open }) {
         if (!open) return;
@@ -665,11 +668,11 @@ Deno.test("recovery: who waits to be let in is told all that he missed until the
   const a = stage.client();
   assertEquals(a.send(["1", "1", TOPIC, "phx_join", { since: "0", aliases: false }]), []);
   await post(stage, 2);
-  assertEquals([a.take(), asked], [[], []]);
+  assertEquals(a.take(), []);
   await kept(stage, TOPIC, posted(3, { open: true }));
   await stage.settle();
   const heard = a.take();
-  assertEquals([eventsIn(heard)[0], heard[0][4].response.recovered, numbers(toldIn(heard)), asked], ["phx_reply", true, [1, 2, 3], [1, 2, 3]]);
+  assertEquals([eventsIn(heard)[0], heard[0][4].response.recovered, numbers(toldIn(heard)), asked.slice(-3)], ["phx_reply", true, [1, 2, 3], [1, 2, 3]]);
   stage.close();
 });
 
@@ -849,7 +852,7 @@ class Follower {
         this.list.push(payload.n);
         this.since = payload.cursor;
         // In the log's very words; what is not there was told and not kept.
-        const known = inLog(this.stage, TOPIC, parseInt(payload.cursor, 36)).find(({ cursor }) => cursor === payload.cursor);
+        const known = inLog(this.stage).find(({ cursor }) => cursor === payload.cursor);
         const serializer = this.vsn === "1" ? V1 : V2;
         if (!known || serializer.broadcast(TOPIC, known.event, known.body) !== text) this.problems.push(`${this.name} heard ${text}`);
       }

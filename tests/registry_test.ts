@@ -5,6 +5,7 @@ import { Actor } from "../rooms/actor.ts";
 import { Metrics } from "../rooms/metrics.ts";
 import type { Ground } from "../rooms/turns.ts";
 import { Gate } from "../rooms/gate.ts";
+import type { Host } from "../rooms/host.ts";
 import { denoHost, MemoryMembers } from "../rooms/hosts/deno.ts";
 import { DenoSql } from "../rooms/hosts/deno_sql.ts";
 import { DEFAULT_LIMITS } from "../rooms/limits.ts";
@@ -401,13 +402,21 @@ const evictable = lab({
   called: (ctx, message) => ctx.announce(labContract("lab"), "kept", message),
 });
 
+/** A log makes its cursors with a random key of its own; this one has the same as any other. */
+function sameCursors(host: Host, owners: ReadonlyMap<string, readonly string[]>): Storage {
+  new Storage(host, owners);
+  host.sql.run("update log_key set key = 'the same'", [], true);
+  host.sql.commit();
+  return new Storage(host, owners);
+}
+
 /** One room over a gate of its own. With `evicting`, a fresh actor serves every turn. */
 class Bare {
   readonly members = new MemoryMembers();
   readonly #clock = new CrankedClock();
   #ids = 0;
   readonly #host = denoHost(":memory:", { clock: this.#clock, members: this.members, id: () => `id${++this.#ids}`, soon: () => {}, report: () => {} });
-  readonly #storage = new Storage(this.#host, new Map([["lab", evictable.migrations]]));
+  readonly #storage = sameCursors(this.#host, new Map([["lab", evictable.migrations]]));
   #effects: Effect[] = [];
   readonly #gate = new Gate(this.#host, this.#storage, (effects) => void this.#effects.push(...effects), () => {}, new Metrics());
   readonly #sql = new RoomSql(this.#host.sql, "lab_");
@@ -425,6 +434,7 @@ class Bare {
         limits: DEFAULT_LIMITS,
         graceMs: 0,
         mayLogRefusal: () => true,
+        ask: () => Promise.reject(new Error("not here")),
         carry: () => {},
         armTimers: () => {},
         rested: () => {},

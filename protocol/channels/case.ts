@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { channel, exact, lasting } from "../contract.ts";
 import { Activity, Count, Id, Meta, Time, UserRef } from "./common.ts";
+import { PrivilegeAnalysis } from "./privilege.ts";
 
 const Status = z.enum(["pending", "processing", "completed", "failed", "archived"]);
 /** A document as a back end tells of it. */
@@ -40,7 +41,11 @@ const Entity = z.object({
 });
 
 /** What processing found. */
-const Results = z.looseObject({ entities: z.array(Entity).optional(), summary: z.string().optional() });
+const Results = z.looseObject({
+  entities: z.array(Entity).optional(),
+  summary: z.string().optional(),
+  privilege_analysis: PrivilegeAnalysis.optional(),
+});
 
 const Workflow = {
   workflow_id: Id,
@@ -61,11 +66,14 @@ export const caseChannel = channel({
     "presence:update": { payload: Activity },
   },
   events: {
-    "document:uploaded": lasting(z.looseObject({ document: Document }), { published: true }),
+    /** `released`: it is told again, to those who could not see it until now. */
+    "document:uploaded": lasting(z.looseObject({ document: Document, released: z.literal(true).optional() }), { published: true }),
     "document:processed": lasting(
       z.looseObject({ document_id: Id, status: Status, results: Results.optional(), error: z.string().max(1000).optional() }),
       { published: true },
     ),
+    /** To those who may not see what is privileged: a document that they saw is not theirs to see any more. */
+    "document:withdrawn": lasting(z.object({ document_id: Id })),
     "workflow:started": lasting(z.looseObject({ ...Workflow, started_at: Time.optional() }), { published: true }),
     "workflow:completed": lasting(
       z.looseObject({

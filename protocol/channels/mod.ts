@@ -2,5 +2,6 @@
 import type { Channel } from "../contract.ts";
 import { caseChannel } from "./case.ts";
 import { collaborationChannel } from "./collaboration.ts";
+import { documentChannel } from "./document.ts";
 
-export const channels: readonly Channel[] = [caseChannel, collaborationChannel];
+export const channels: readonly Channel[] = [caseChannel, documentChannel, collaborationChannel];

@@ -2,7 +2,11 @@
 import type { Channel } from "../../protocol/contract.ts";
 import type { Activity, Meta } from "../../protocol/channels/common.ts";
 import type { z } from "zod";
+import type { User } from "../host.ts";
 import type { Context } from "../room.ts";
+
+/** What others are told of a user. */
+export const shown = ({ id, name, role }: User) => ({ id, name, role });
 
 type Shows = Channel & { presence: typeof Meta };
 

@@ -1,33 +1,68 @@
-/** What all topics of a document's room share: to which case it belongs, and who may therefore be here. */
+/** What all topics of a document's room share: whose it is, who may see it, and the case's call on its privilege. */
+import type { z } from "zod";
+import type { Listed } from "../../protocol/channels/case.ts";
+import { documentChannel } from "../../protocol/channels/document.ts";
+import type { Privilege } from "../../protocol/channels/privilege.ts";
 import { Refusal } from "../../protocol/reason.ts";
 import type { Context, RoomContext } from "../room.ts";
-import { mayEnter } from "../token.ts";
+import { may, mayEnter } from "../token.ts";
 
-export const REGISTERED = "create table document_registered (room text not null primary key, case_id text not null) strict, without rowid";
+export const REGISTERED = [
+  "create table document_registered (room text not null primary key, case_id text not null) strict, without rowid",
+  `alter table document_registered add column revision integer not null default 0;
+   alter table document_registered add column visible integer not null default 0;
+   alter table document_registered add column document text;
+   alter table document_registered add column privilege text`,
+];
 
-/** What a case tells its document. */
+/** What a case tells its document; each time all of it, with a revision that grows. */
 export interface Registration {
   readonly case_id: string;
+  readonly revision: number;
+  /** To those who may not see what is privileged. */
+  readonly visible: boolean;
+  readonly document: z.input<typeof Listed>;
+  readonly privilege: Privilege | null;
 }
 
 /** How long a join waits for a document that is not known yet, in milliseconds: its upload may be on its way. */
 export const PATIENCE_MS = 1000;
 
-function caseOf(ctx: RoomContext): string | undefined {
-  return ctx.sql`select case_id from document_registered where room = ${ctx.room}`[0]?.case_id as string | undefined;
+/** Undefined when no case has spoken of it. */
+export function registered(ctx: RoomContext): Registration | undefined {
+  const row = ctx.sql`select case_id, revision, visible, document, privilege from document_registered where room = ${ctx.room}`[0];
+  if (!row) return undefined;
+  const read = (json: unknown) => json === null ? null : JSON.parse(String(json));
+  const { case_id, revision, visible } = row;
+  return {
+    case_id: String(case_id),
+    revision: Number(revision),
+    visible: visible === 1,
+    document: read(row.document) ?? { id: ctx.id },
+    privilege: read(row.privilege),
+  };
 }
 
 /** The first case that speaks of a document has it: no other case can open it to its own people. */
-export function register(ctx: RoomContext, { case_id }: Registration): void {
-  const known = caseOf(ctx);
-  if (known === case_id) return;
-  if (known !== undefined) throw new Refusal("duplicate", { message: "the document is another case's" });
-  ctx.sql`insert into document_registered (room, case_id) values (${ctx.room}, ${case_id})`;
-  ctx.admitAgain();
+export function register(ctx: RoomContext, told: Registration): void {
+  const known = registered(ctx);
+  if (known && known.case_id !== told.case_id) throw new Refusal("duplicate", { message: "the document is another case's" });
+  // It was told in another way already.
+  if (known && known.revision >= told.revision) return;
+  const { case_id, revision, visible, document, privilege } = told;
+  const [listing, call] = [JSON.stringify(document), privilege && JSON.stringify(privilege)];
+  ctx.sql`insert into document_registered (room, case_id, revision, visible, document, privilege)
+    values (${ctx.room}, ${case_id}, ${revision}, ${visible ? 1 : 0}, ${listing}, ${call})
+    on conflict (room) do update set revision = excluded.revision, visible = excluded.visible, document = excluded.document, privilege = excluded.privilege`;
+  if (!known || (visible && !known.visible)) ctx.admitAgain();
+  if (known?.visible && !visible) ctx.readmit();
+  if (privilege && privilege.version !== (known?.privilege?.version ?? 0)) ctx.announce(documentChannel, "privilege:updated", { privilege });
 }
 
-/** A document of a case that the token does not name looks like one that does not exist, down to what is written of it. */
-export function admitToDocument(ctx: Context): void {
-  const caseId = caseOf(ctx);
-  if (caseId === undefined || !mayEnter(ctx.user, caseId)) throw new Refusal("not_found", {}, { ofAuthority: true });
+/** A document that one may not see looks like one that does not exist, down to what is written of it. */
+export function admitToDocument(ctx: Context): Registration {
+  const known = registered(ctx);
+  const sees = known && mayEnter(ctx.user, known.case_id) && (known.visible || may(ctx.user, "privilege"));
+  if (!sees) throw new Refusal("not_found", {}, { ofAuthority: true });
+  return known;
 }

@@ -56,13 +56,13 @@ export function copyDisk(from: string, to: string): void {
   }
 }
 
-/** The rows of a log in their order, each with its cursor. */
-export function numbered<R extends SqlRow>(log: readonly R[]): (R & { readonly cursor: string })[] {
+/** The rows of a log in their order, each with its cursor. `key`: what `log_key` has. */
+export function numbered<R extends SqlRow>(key: SqlRow, log: readonly R[]): (R & { readonly cursor: string })[] {
   const numbers = new Map<string, number>();
   return log.map((row) => {
     const number = (numbers.get(String(row.room)) ?? 0) + 1;
     numbers.set(String(row.room), number);
-    return { ...row, cursor: cursorOf({ number, hash: String(row.hash) }) };
+    return { ...row, cursor: cursorOf(sha256, String(key.key), { number, hash: String(row.hash) }) };
   });
 }
 
@@ -80,7 +80,7 @@ export function readDisk<T>(dataDir: string, read: (log: (SqlRow & { readonly cu
     const log = all("select * from log order by seq");
     assertEquals(verifyLog(sha256, log, all("select * from log_head")).broken, null);
     return read(
-      numbered(log).filter(({ event }) => event !== "refused"),
+      numbered(all("select key from log_key")[0], log).filter(({ event }) => event !== "refused"),
       all,
     );
   } finally {
