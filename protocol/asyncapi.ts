@@ -69,6 +69,7 @@ export function asyncapi(channels: readonly Channel[]): Json {
     }
     operate("receive", "batch", add("batch", "batch", schema(Batch)), add("batch.reply", "phx_reply", schema(BatchReply)));
     for (const [event, spec] of Object.entries(channel.events)) {
+      if (spec.kind === "recorded") continue;
       const durable = { "x-durability": spec.kind, ...(spec.published && { "x-published": true }), ...(spec.alias && { "x-alias": spec.alias }) };
       const payload = schema(spec.payload);
       operate("send", event, add(`${event}.event`, event, spec.kind === "lasting" ? withCursor(payload) : payload, durable));

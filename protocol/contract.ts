@@ -8,8 +8,9 @@ import { Refusal } from "./reason.ts";
 /**
  * How an event is treated. `lasting`: logged in the turn's transaction, carries a `cursor`, can be replayed. `exact`: not
  * kept, never dropped. `passing`: never on disk, may be coalesced or dropped for a slow reader: the last one wins.
+ * `recorded`: logged, and told to nobody: moderators read it in the record.
  */
-export type EventKind = "lasting" | "exact" | "passing";
+export type EventKind = "lasting" | "exact" | "passing" | "recorded";
 
 export interface EventSpec<P extends z.ZodType = z.ZodType> {
   readonly kind: EventKind;
@@ -81,6 +82,8 @@ export function lasting<P extends z.ZodType, const O extends { published?: boole
 }
 /** Not kept, never dropped: a socket too slow for it is closed. */
 export const exact = <P extends z.ZodType>(payload: P, options: { alias?: string } = {}) => ({ kind: "exact", payload, ...options }) as const;
+/** In the record only, for moderators. */
+export const recorded = <P extends z.ZodType>(payload: P) => ({ kind: "recorded", payload }) as const;
 /** Never on disk; the last one wins. */
 export const passing = <P extends z.ZodType>(payload: P, options: { per?: "user"; alias?: string } = {}) => ({ kind: "passing", payload, ...options }) as const;
 

@@ -18,7 +18,7 @@ import { Later, type Room } from "./room.ts";
 import { type Effect, encode, type Item } from "./seam.ts";
 import type { Slow } from "./slow.ts";
 import type { RoomSql } from "./sql.ts";
-import type { Call } from "./storage.ts";
+import type { Call, Task } from "./storage.ts";
 import type { TopicState } from "./topic.ts";
 import { require } from "./token.ts";
 import { Turn } from "./turn.ts";
@@ -103,7 +103,7 @@ export class Actor extends Membership {
         return finish(turn);
       });
       this.#joined(turn, joining, finished);
-    });
+    }, item.user.id);
     turn.lost = () => slow.fail(new Refusal("unavailable"));
     // What is told from now on is missed: it will be replayed, or is in the state.
     if (old) turn.effects.push({ kind: "silence", session: old.session });
@@ -206,7 +206,7 @@ export class Actor extends Membership {
       if (this.topics.get(topic)?.members.get(session) !== member) return;
       const turn = new Turn(this, at, member);
       this.#answer(turn, at, member, item, spec, this.run(turn, () => finish(turn)));
-    });
+    }, member.user.id);
     turn.lost = () => slow.fail(new Refusal("unavailable"));
     this.finish(turn);
   }
@@ -229,7 +229,7 @@ export class Actor extends Membership {
   publish(topic: string, user: User, publications: readonly Publication[]): Promise<string[]> {
     const at = this.topicState(topic);
     const turn = new Turn(this);
-    turn.publisher = { user: user.id, topic };
+    turn.behind = { user: user.id, topic };
     let answers: (number | string)[] = [];
     const outcome = this.run(turn, () => {
       require(user, "publish");
@@ -251,9 +251,10 @@ export class Actor extends Membership {
     return this.#outside(turn, outcome, () => page);
   }
 
-  /** Answers another room. Rejects with the Refusal. */
-  asked(message: string, from: string): Promise<unknown> {
+  /** Answers another room, or an HTTP request (`from` is then empty), on behalf of a user when there is one. Rejects with the Refusal. */
+  asked(message: string, from: string, userId?: string): Promise<unknown> {
     const turn = new Turn(this);
+    if (userId !== undefined) turn.behind = { user: userId, topic: this.topicOf(this.room.topics[0].contract) };
     const outcome = this.run(turn, () => {
       const { asked } = this.room;
       if (!asked) throw new TypeError(`Cannot ask ${this.name}: its kind answers nobody`);
@@ -275,6 +276,32 @@ export class Actor extends Membership {
     };
     this.finish(turn);
     return promise;
+  }
+
+  /** Takes what came of a task, once. `settled` hears how that ended, as with a call. */
+  worked(task: Task, result: unknown, settled: (how: "taken" | "lost") => void): void {
+    const turn = new Turn(this);
+    if (this.storage.isWaiting(task)) {
+      const { worked } = this.room;
+      const outcome = this.run(turn, () => worked?.(turn, JSON.parse(task.task), result));
+      const { error } = outcome.kind === "crashed" ? outcome : outcome.kind === "refused" ? { error: outcome.refusal } : { error: undefined };
+      this.write(() =>
+        error === undefined ? this.storage.removeTask(task.id) : this.storage.parkTask(task.id, error instanceof Error ? error.name : typeof error)
+      );
+    }
+    turn.kept = () => settled("taken");
+    turn.lost = () => {
+      settled("lost");
+      return [];
+    };
+    this.finish(turn);
+  }
+
+  /** How far a task is. */
+  noted(task: Task, note: unknown): void {
+    const turn = new Turn(this);
+    this.run(turn, () => this.room.noted?.(turn, JSON.parse(task.task), note));
+    this.finish(turn);
   }
 
   timer(name: string): void {

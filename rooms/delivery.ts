@@ -132,7 +132,7 @@ export class Delivery {
   }
 
   #broadcast(effect: Of<"broadcast">): void {
-    const subscribers = this.#subscribers.get(effect.topic);
+    const subscribers = effect.sessions ? this.#those(effect.sessions) : this.#subscribers.get(effect.topic);
     if (!subscribers) return;
     const { topic, durability, except, key, roles } = effect;
     const { counts } = this.options.metrics;
@@ -160,6 +160,11 @@ export class Delivery {
     counts.broadcasts++;
     counts.deliveries += told;
     for (const socket of slow ?? []) this.options.tooSlow(socket);
+  }
+
+  /** Of some sessions, those that hear their topic. */
+  #those(ids: readonly string[]): Session[] {
+    return ids.map((id) => this.#sessions.get(id)).filter((session) => session !== undefined && session.place >= 0) as Session[];
   }
 
   #say(serializer: Serializer, { topic, event, body }: Of<"broadcast">): Said {

@@ -18,8 +18,8 @@ export interface Gated {
   settle(): void;
   /** The tick is lost, its turns are undone: drop what was remembered of the disk. */
   recover(): void;
-  /** The tick is over. */
-  rest(): void;
+  /** The tick is over; whether it kept something that this one wrote. */
+  rest(kept: boolean): void;
 }
 
 /** A turn that is done and waits for the gate. */
@@ -98,8 +98,9 @@ export class Gate {
       }
     }
     for (const actor of this.#touched) {
+      const { wrote } = actor;
       actor.wrote = false;
-      actor.rest();
+      actor.rest(kept && wrote);
     }
     this.#touched.clear();
     this.flush();

@@ -69,6 +69,15 @@ export interface User {
 export const ROLES = ["admin", "attorney", "paralegal", "client", "viewer", "service"] as const;
 export type Role = (typeof ROLES)[number];
 
+/** Work that takes its time: plain JSON in and out, outside of any turn. */
+export interface Work {
+  readonly signal?: AbortSignal;
+  /** Who it is for: nobody's many tasks hold up another's. */
+  readonly owner: string;
+  /** Hears how far it is. */
+  note?(note: unknown): void;
+}
+
 export interface Host {
   readonly sql: SqlHost;
   readonly clock: Clock;
@@ -79,6 +88,8 @@ export interface Host {
   sha256(data: string | Uint8Array): string;
   /** Runs `callback` once what has arrived so far has been queued. */
   soon(callback: () => void): void;
+  /** Reads, analyses, searches documents. What is wrong with a document is a result; rejects when the work was not done. */
+  work(task: unknown, options: Work): Promise<unknown>;
   /** An error of ours, with where it happened; never a payload or a token. */
   report(error: unknown, where: string): void;
 }

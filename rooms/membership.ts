@@ -40,11 +40,15 @@ export abstract class Membership extends Turns {
 
   /** Nobody is here and nothing is under way: it may be forgotten, and comes back equal. */
   get idle(): boolean {
-    return this.busy === 0 && this.topics.size === 0;
+    return this.busy === 0 && this.topics.size === 0 && this.streams.idle;
   }
 
   topicOf(contract: Channel): string {
     return contract.topic.includes(":") ? `${contract.name}:${this.id}` : contract.name;
+  }
+
+  *membersOf(contract: Channel): Iterable<Member> {
+    for (const at of this.topics.values()) if (at.contract === contract) yield* at.members.values();
   }
 
   seesOf(contract: Channel): Behaviour["sees"] {
@@ -74,7 +78,8 @@ export abstract class Membership extends Turns {
     for (const at of this.topics.values()) at.presence.settle();
   }
 
-  rest(): void {
+  rest(kept: boolean): void {
+    if (kept) this.ground.stir(this.name);
     for (const [topic, at] of this.topics) if (at.empty) this.topics.delete(topic);
     if (this.idle) this.ground.rested(this.name);
   }
@@ -183,6 +188,7 @@ export abstract class Membership extends Turns {
     if (at.contract.paced) turn.effects.push({ kind: "mute", topic: at.topic, session: member.session });
     this.host.members.delete(this.name, member.session);
     const places = member.presence.map((entry) => at.presence.remove(entry));
+    turn.undo.push(this.streams.abandonAll(member.session));
     turn.undo.push(() => {
       at.add(member);
       this.host.members.put(this.name, member);

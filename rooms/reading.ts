@@ -24,15 +24,16 @@ export interface Page {
 /** How many bytes of payloads one page has at most, unless a single one is larger. */
 const PAGE_BYTES = 4_194_304;
 
-/** Refused attempts are shown to moderators only. Throws Refusal when `after` is no cursor of this record. */
+/** What is recorded and told to nobody, refused attempts too, is shown to moderators only. Throws Refusal when `after` is no cursor of this record. */
 export function readPage(turn: Turn, { contract, behaviour, topic }: TopicState, log: Log, after: string | null, limit: number): Page {
   const position = after === null ? 0 : log.positionOf(turn.room, after);
   if (position === undefined) throw new Refusal("invalid_payload", { message: "after: it is no cursor of this record" });
   const kept = log.page(turn.room, position, { entries: limit, bytes: PAGE_BYTES });
   const visible = kept.filter((entry) => {
     if (entry.topic !== topic) return false;
-    if (entry.event === "refused") return may(turn.user, "moderate");
-    return own(contract.events, entry.event)?.kind === "lasting" &&
+    const kind = entry.event === "refused" ? "recorded" : own(contract.events, entry.event)?.kind;
+    if (kind === "recorded") return may(turn.user, "moderate");
+    return kind === "lasting" &&
       (!behaviour.sees || behaviour.sees(turn, turn.user.role, entry.event, JSON.parse(entry.payload)));
   });
   const events = visible.map(({ cursor, at, user, event, payload }) => ({ cursor, at: new Date(at).toISOString(), user, event, payload: JSON.parse(payload) }));

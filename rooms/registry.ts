@@ -12,9 +12,9 @@ import type { Metrics } from "./metrics.ts";
 import type { Publication } from "./publication.ts";
 import type { Page } from "./reading.ts";
 import type { Room } from "./room.ts";
-import type { Effect, Item, Rooms } from "./seam.ts";
+import { type Effect, encode, type Item, type Rooms } from "./seam.ts";
 import { RoomSql } from "./sql.ts";
-import { type Call, Storage } from "./storage.ts";
+import { type Call, Storage, type Task } from "./storage.ts";
 import type { Ground } from "./turns.ts";
 
 /** How many idle actors are kept warm. */
@@ -35,6 +35,30 @@ interface Served {
   readonly contract: Channel;
 }
 
+/** Who waits for something more to be kept in a room. */
+class Stirs {
+  readonly #waiting = new Map<string, Set<() => void>>();
+
+  wait(room: string, signal: AbortSignal): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const waiting = this.#waiting.get(room) ?? new Set();
+    const go = () => {
+      waiting.delete(go);
+      signal.removeEventListener("abort", go);
+      if (waiting.size === 0 && this.#waiting.get(room) === waiting) this.#waiting.delete(room);
+      resolve();
+    };
+    if (signal.aborted) return Promise.resolve();
+    this.#waiting.set(room, waiting.add(go));
+    signal.addEventListener("abort", go);
+    return promise;
+  }
+
+  stir(room: string): void {
+    if (this.#waiting.size > 0) { for (const go of [...this.#waiting.get(room) ?? []]) go(); }
+  }
+}
+
 export class Registry implements Rooms {
   readonly storage: Storage;
   readonly gate: Gate;
@@ -50,6 +74,7 @@ export class Registry implements Rooms {
   /** Calls on their way, per pair of rooms, in order: the first one is being carried. */
   readonly #calls = new Map<string, Call[]>();
   #alarm: () => void = () => {};
+  readonly #stirs = new Stirs();
   readonly #ground: Ground;
   #deliver: (effects: readonly Effect[]) => void = () => {};
   #flush: () => void = () => {};
@@ -71,15 +96,11 @@ export class Registry implements Rooms {
       graceMs,
       metrics,
       mayLogRefusal: (user) => this.#mayLogRefusal(user),
-      ask: (room, message, from) =>
-        new Promise((resolve, reject) => {
-          this.gate.post(() => {
-            const actor = this.#actor(room);
-            if (actor) actor.asked(message, from).then(resolve, reject);
-            else reject(new TypeError(`Cannot ask ${room}: there is no such kind of room`));
-          });
-        }),
+      ask: (room, message, from, userId) => this.#ask(room, message, from, userId),
+      stirred: (room, signal) => this.#stirs.wait(room, signal),
+      stir: (room) => this.#stirs.stir(room),
       carry: (calls) => this.#carry(calls),
+      labour: (tasks) => this.#labour(tasks),
       armTimers: () => this.#armTimers(),
       rested: (room) => this.#rested(this.#actors.get(room)!),
     };
@@ -96,6 +117,7 @@ export class Registry implements Rooms {
   start(): void {
     this.#armTimers();
     this.#carry(this.storage.waitingCalls());
+    this.#labour(this.storage.waitingTasks());
   }
 
   // The first declared match wins. [53]
@@ -126,6 +148,21 @@ export class Registry implements Rooms {
     if (found === undefined) throw new Refusal("not_found");
     return await new Promise((resolve, reject) => {
       this.gate.post(() => void this.#actor(found.room)!.read(topic, user, after, limit).then(resolve, reject));
+    });
+  }
+
+  /** Asks a room on behalf of a user. Rejects with the Refusal. */
+  ask<T>(room: string, message: unknown, user: User): Promise<T> {
+    return this.#ask(room, encode(message), "", user.id) as Promise<T>;
+  }
+
+  #ask(room: string, message: string, from: string, userId?: string): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      this.gate.post(() => {
+        const actor = this.#actor(room);
+        if (actor) actor.asked(message, from, userId).then(resolve, reject);
+        else reject(new TypeError(`Cannot ask ${room}: there is no such kind of room`));
+      });
     });
   }
 
@@ -219,6 +256,27 @@ export class Registry implements Rooms {
       this.gate.finish({ actor: clerk, effects: [], undo: [], lost: again });
       if (how === "taken") this.storage.removeCall(call.id);
       else this.storage.parkCall(call.id, how.failed);
+    });
+  }
+
+  // Work: handed to the host, and what came of it back to the room.
+
+  #labour(tasks: readonly Task[]): void {
+    for (const task of tasks) {
+      const note = (note: unknown) => this.gate.post(() => this.#actor(task.room)?.noted(task, note));
+      this.#host.work(JSON.parse(task.task), { owner: task.room, note }).then((result) => this.#worked(task, result), (error) => {
+        this.#host.report(error, `work for ${task.room.slice(0, task.room.indexOf("/"))}`);
+        this.#worked(task, { failed: error instanceof Error ? error.message : "internal" });
+      });
+    }
+  }
+
+  #worked(task: Task, result: unknown): void {
+    this.gate.post(() => {
+      // Its kind may come back with another version of the program.
+      this.#actor(task.room)?.worked(task, result, (how) => {
+        if (how === "lost") this.#host.clock.after(RETRY_MS, () => this.#worked(task, result));
+      });
     });
   }
 

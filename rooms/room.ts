@@ -3,6 +3,7 @@
  * vocabulary that behaviours are written in; `actor.ts` runs them.
  */
 import type { Channel, EventName, EventPayload, JoinParams, JoinReply, PresenceMeta, PushName, PushPayload, PushReply } from "../protocol/contract.ts";
+import type { Refusal } from "../protocol/reason.ts";
 import type { Role, User } from "./host.ts";
 import type { Sql } from "./sql.ts";
 import type { Right } from "./token.ts";
@@ -17,8 +18,30 @@ type Loose = any;
  */
 export class Later<T = unknown, R = unknown> {
   constructor(
-    readonly work: (signal: AbortSignal) => Promise<T>,
+    readonly work: (signal: AbortSignal, outside: Outside) => Promise<T>,
     readonly finish: (ctx: Context<Loose>, result: T) => R = (_ctx, result) => result as unknown as R,
+  ) {}
+}
+
+/** What slow work can reach. */
+export interface Outside {
+  /** Asks another room. Rejects with its Refusal. */
+  ask<T>(room: string, message: unknown): Promise<T>;
+  /** What the host does outside of turns. */
+  work<T>(task: unknown, signal: AbortSignal): Promise<T>;
+  /** Resolves when something more has been kept in that room, or the signal says so. */
+  stirred(room: string, signal: AbortSignal): Promise<void>;
+}
+
+/**
+ * Slow work that nobody waits for and that has many results: `each` is a turn of the member who began it, and so is `end`,
+ * which hears what went wrong, if anything. It ends with `ctx.stop`, or with its session.
+ */
+export class Stream<T = unknown> {
+  constructor(
+    readonly work: (signal: AbortSignal, outside: Outside) => AsyncIterable<T>,
+    readonly each: (ctx: Context<Loose>, result: T) => void,
+    readonly end: (ctx: Context<Loose>, refusal: Refusal | null) => void,
   ) {}
 }
 
@@ -35,10 +58,16 @@ export interface RoomContext {
   readonly sql: Sql;
   /** Queues an event for every member of the room's topic of that contract. It leaves after the commit. */
   announce<C extends Channel, E extends EventName<C>>(contract: C, event: E, payload: EventPayload<C, E>): void;
+  /** Queues an event for each member of that topic with what he may hear of it; nothing when that is undefined. Not for lasting ones. */
+  tell<C extends Channel, E extends EventName<C>>(contract: C, event: E, view: (user: User) => EventPayload<C, E> | undefined): void;
+  /** Writes an event into the record. */
+  record<C extends Channel, E extends EventName<C>>(contract: C, event: E, payload: EventPayload<C, E>): void;
   /** Wakes the room's timer of that name after `ms`; it survives a restart. A second call moves it. */
   after(ms: number, timer: string): void;
   /** Sends plain JSON to another room: kept in this turn, delivered at least once and in order, taken once. */
   call(room: string, message: unknown): void;
+  /** Has the host do something outside of turns: kept in this turn, done at least once; what comes of it is taken once, by `worked`. */
+  work(task: unknown): void;
   /**
    * Asks another room, which answers in a turn of its own (`asked`): the answer is kept before it comes here. A Refusal there
    * is one here. Return it from a push, as any Later; `finish` makes the reply of the answer.
@@ -70,6 +99,12 @@ export interface Context<C extends Channel = Channel> extends RoomContext {
   broadcastFrom<E extends EventName<C>>(event: E, payload: EventPayload<C, E> | Uint8Array): void;
   /** To this session alone; in a join, after its reply. [60] */
   push(event: string, payload: Readonly<Record<string, unknown>> | Uint8Array): void;
+  /** Starts slow work under a name that this session has not in use. */
+  start<T>(name: string, stream: Stream<T>): void;
+  /** Nothing more comes of it. False when there is none of that name. */
+  stop(name: string): boolean;
+  /** How many this user has under way in this room. */
+  started(): number;
   /** Ends this session once its reply is out: phx_close. [78] */
   close(): void;
   readonly presence: SessionPresence<C>;
@@ -125,7 +160,11 @@ export interface RoomDefinition {
   readonly timers?: Readonly<Record<string, (ctx: RoomContext) => void>>;
   /** What another room's `call` does here. A Refusal is an answer; any other throw sets the call aside, reported. */
   called?(ctx: RoomContext, message: Loose, from: string): void;
-  /** What another room's `ask` does here; what it returns is the answer. */
+  /** What came of a `work` of this room, or that it could not be done. */
+  worked?(ctx: RoomContext, task: Loose, result: Loose | { readonly failed: string }): void;
+  /** How far a `work` of this room is: may be missed, may not write. */
+  noted?(ctx: RoomContext, task: Loose, note: Loose): void;
+  /** What another room's `ask`, or an HTTP request, does here; what it returns is the answer. */
   asked?(ctx: RoomContext, message: Loose, from: string): unknown;
 }
 

@@ -43,7 +43,7 @@ export type Effect =
     readonly body: string;
   }
   | { readonly kind: "push"; readonly session: string; readonly event: string; readonly body: Body }
-  /** `alias`: its second name. `key`: of a passing event, what a newer one takes the place of. `roles`: nobody else hears it. */
+  /** `alias`: its second name. `key`: of a passing event, what a newer one takes the place of. `roles`, `sessions`: nobody else hears it. */
   | {
     readonly kind: "broadcast";
     readonly topic: string;
@@ -54,6 +54,7 @@ export type Effect =
     readonly alias?: string;
     readonly key?: string;
     roles?: readonly Role[];
+    readonly sessions?: readonly string[];
   }
   /** Passing events of that session are not told any more to those who were too slow for them: it is gone. */
   | { readonly kind: "mute"; readonly topic: string; readonly session: string }

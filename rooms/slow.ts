@@ -2,7 +2,7 @@
 import { Refusal } from "../protocol/reason.ts";
 import type { Gate } from "./gate.ts";
 import type { Clock } from "./host.ts";
-import { type Context, Later } from "./room.ts";
+import { type Context, Later, type Outside } from "./room.ts";
 import type { Effect } from "./seam.ts";
 
 /** The handler of the turn in which slow work ends: it returns the reply, or throws what went wrong. */
@@ -21,14 +21,18 @@ export class Slow {
   #over = false;
 
   /** Starts the work. `deal` is called once, inside a tick; after `limitMs` with a finish that refuses with `timeout`. */
-  constructor(later: Later, { clock, gate, limitMs }: { clock: Clock; gate: Gate; limitMs: number }, deal: (finish: Finish) => void) {
+  constructor(
+    later: Later,
+    { clock, gate, limitMs, outside }: { clock: Clock; gate: Gate; limitMs: number; outside: Outside },
+    deal: (finish: Finish) => void,
+  ) {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.done = promise;
     this.#resolve = resolve;
     this.#gate = gate;
     this.#deal = deal;
     this.#cancelDeadline = clock.after(limitMs, () => this.fail(new Refusal("timeout")));
-    const work = async () => await later.work(this.#abort.signal);
+    const work = async () => await later.work(this.#abort.signal, outside);
     work().then((result) => this.#settle((ctx) => later.finish(ctx, result)), (error) => this.fail(error));
   }
 

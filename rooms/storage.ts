@@ -10,6 +10,7 @@ const CORE_SCHEMA = [
    create table called (target text not null, room text not null, id integer not null, primary key (target, room)) strict, without rowid`,
   LOG_MARKS,
   LOG_NUMBERS,
+  "create table work (id integer primary key autoincrement, room text not null, task text not null, failed text) strict",
 ];
 
 /** Brings one owner's tables to its last version. `migrations[n]` leads from version n to n + 1; none is ever changed. */
@@ -27,6 +28,14 @@ export function migrate(sql: SqlHost, owner: string, migrations: readonly string
     [owner, migrations.length],
     true,
   );
+}
+
+/** Something that the host is to do for a room. */
+export interface Task {
+  readonly id: number;
+  readonly room: string;
+  /** JSON text. */
+  readonly task: string;
 }
 
 /** A call on its way to another room. */
@@ -129,6 +138,30 @@ export class Storage {
   /** A call that crashed its target stands aside, with the error's name, so that those behind it arrive. */
   parkCall(id: number, error: string): void {
     this.sql.run("update outbox set failed = ? where id = ?", [error, id], true);
+  }
+
+  /** The row makes the task survive until what came of it has been taken. */
+  addTask(room: string, task: string): Task {
+    const row = this.sql.run("insert into work (room, task) values (?,?) returning id", [room, task], true)[0];
+    return { id: Number(row.id), room, task };
+  }
+
+  isWaiting(task: Task): boolean {
+    return this.sql.run("select id from work where id = ? and failed is null", [task.id], false).length > 0;
+  }
+
+  removeTask(id: number): void {
+    this.sql.run("delete from work where id = ?", [id], true);
+  }
+
+  /** A task whose result crashed its room stands aside, with the error's name. */
+  parkTask(id: number, error: string): void {
+    this.sql.run("update work set failed = ? where id = ?", [error, id], true);
+  }
+
+  waitingTasks(): Task[] {
+    const rows = this.sql.run("select id, room, task from work where failed is null order by id", [], false);
+    return rows.map((row) => ({ id: Number(row.id), room: String(row.room), task: String(row.task) }));
   }
 
   waitingCalls(): Call[] {

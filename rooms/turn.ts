@@ -5,11 +5,11 @@ import { Refusal } from "../protocol/reason.ts";
 import { type Tracked, tracked } from "../protocol/presence.ts";
 import { type Host, type Member, ROLES, type SqlRow, type SqlValue, type User } from "./host.ts";
 import type { Entry } from "./log.ts";
-import { type Behaviour, type Context, Later, type SessionPresence } from "./room.ts";
+import { type Behaviour, type Context, Later, type SessionPresence, type Stream } from "./room.ts";
 import type { Finished, Gated } from "./gate.ts";
 import { bodyOf, CannotEncode, type Effect, encode, withCursor } from "./seam.ts";
 import type { RoomSql } from "./sql.ts";
-import type { Call, Storage } from "./storage.ts";
+import type { Call, Storage, Task } from "./storage.ts";
 import type { TopicState } from "./topic.ts";
 import { require, type Right, RIGHTS } from "./token.ts";
 
@@ -21,8 +21,10 @@ export interface TurnOwner extends Gated {
   readonly storage: Storage;
   readonly roomSql: RoomSql;
   topicOf(contract: Channel): string;
-  /** Another room's answer to JSON text. Rejects with its Refusal. */
-  ask(room: string, message: string): Promise<unknown>;
+  membersOf(contract: Channel): Iterable<Member>;
+  begin(at: TopicState, member: Member, name: string, stream: Stream): () => void;
+  abandon(session: string, name: string): (() => void) | undefined;
+  streamsOf(userId: string): number;
   /** Who may see its events; undefined when whoever is admitted may. */
   seesOf(contract: Channel): Behaviour["sees"];
 }
@@ -37,8 +39,9 @@ export class Turn implements Context, Finished, SessionPresence {
   kept: (() => void) | null = null;
   lost: (() => readonly Effect[]) | null = null;
   /** Lasting events in order, to be logged once the handler has returned. */
-  #entries: { entry: Entry; effect: Broadcast }[] | null = null;
+  #entries: { entry: Entry; effect: Broadcast | null }[] | null = null;
   calls: Call[] | null = null;
+  tasks: Task[] | null = null;
   timers = false;
   /** Whether those who wait to be admitted are asked again. */
   admits = false;
@@ -48,8 +51,8 @@ export class Turn implements Context, Finished, SessionPresence {
   /** Whether it tells something that can be told too often. */
   paced = false;
   closing = false;
-  /** The back end behind it, when it is no member's. */
-  publisher: { readonly user: string; readonly topic: string } | null = null;
+  /** The user behind it, when it is no member's. */
+  behind: { readonly user: string; readonly topic: string } | null = null;
   /** Events that not everybody may see: who may is asked once the handler has returned. */
   #seen: { effect: Broadcast; sees: NonNullable<Behaviour["sees"]>; payload: unknown }[] | null = null;
   #over = false;
@@ -58,7 +61,7 @@ export class Turn implements Context, Finished, SessionPresence {
 
   /** Who is behind it: his refusals of authority are logged. */
   get author(): { readonly user: string; readonly topic: string } | null {
-    return this.member ? { user: this.member.user.id, topic: this.member.topic } : this.publisher;
+    return this.member ? { user: this.member.user.id, topic: this.member.topic } : this.behind;
   }
 
   /** Queues an effect. A list that begins empty and grows takes room for many: most turns have one. */
@@ -128,7 +131,45 @@ export class Turn implements Context, Finished, SessionPresence {
   }
   push(event: string, payload: unknown): void {
     this.#alive();
-    this.add({ kind: "push", session: this.#member().session, event, body: bodyOf(payload) });
+    const { session } = this.#member();
+    const { contract, topic } = this.#topic();
+    const alias = own<EventSpec>(contract.events, event)?.alias;
+    if (alias === undefined) return this.add({ kind: "push", session, event, body: bodyOf(payload) });
+    this.add({ kind: "broadcast", topic, event, body: bodyOf(payload), durability: "exact", alias, sessions: [session] });
+  }
+  tell(contract: Channel, event: string, view: (user: User) => unknown): void {
+    this.#alive();
+    const spec = this.#spec(contract, event);
+    if (!spec || spec.kind === "lasting") throw new TypeError(`Cannot tell ${event} in views: it is kept, and the same for all`);
+    const views = new Map<string, string[]>();
+    for (const { session, user } of this.actor.membersOf(contract)) {
+      const payload = view(user);
+      if (payload === undefined) continue;
+      const body = encode(payload);
+      const sessions = views.get(body);
+      if (sessions) sessions.push(session);
+      else views.set(body, [session]);
+    }
+    const [topic, durability, alias] = [this.actor.topicOf(contract), spec.kind, spec.alias];
+    for (const [body, sessions] of views) this.add({ kind: "broadcast", topic, event, body, durability, alias, sessions });
+  }
+  record(contract: Channel, event: string, payload: unknown): void {
+    this.#alive();
+    if (this.#spec(contract, event)?.kind !== "recorded") throw new TypeError(`Cannot record ${event}: its contract says otherwise`);
+    this.#keep({ at: this.now(), user: this.author?.user ?? "", topic: this.actor.topicOf(contract), event, payload: encode(payload) }, null);
+  }
+  start<T>(name: string, stream: Stream<T>): void {
+    this.#alive();
+    this.undo.push(this.actor.begin(this.#topic(), this.#member(), name, stream as unknown as Stream));
+  }
+  stop(name: string): boolean {
+    this.#alive();
+    const undo = this.actor.abandon(this.#member().session, name);
+    if (undo) this.undo.push(undo);
+    return undo !== undefined;
+  }
+  started(): number {
+    return this.actor.streamsOf(this.user.id);
   }
   close(): void {
     this.#alive();
@@ -138,8 +179,7 @@ export class Turn implements Context, Finished, SessionPresence {
   /** Queues a broadcast; a lasting one is also an entry of the log. */
   #queue(contract: Channel, topic: string, event: string, payload: unknown, except?: string): void {
     this.#alive();
-    const spec: EventSpec | undefined = own(contract.events, event);
-    if (!spec && !contract.loose) throw new TypeError(`Cannot broadcast ${event}: it is not in the contract of ${contract.topic}`);
+    const spec = this.#spec(contract, event);
     const durability: EventKind = spec?.kind ?? "exact";
     const body = bodyOf(payload);
     const key = spec?.per === "user" && this.member ? JSON.stringify([topic, event, this.member.user.id]) : undefined;
@@ -148,9 +188,14 @@ export class Turn implements Context, Finished, SessionPresence {
     this.#show(contract, effect, payload);
     if (durability !== "lasting") return;
     if (typeof body !== "string" || body[0] !== "{") throw new CannotEncode(`Cannot keep ${event}: its payload is no JSON object`);
-    this.#keep({ at: this.now(), user: this.member?.user.id ?? "", topic, event, payload: body }, effect);
+    this.#keep({ at: this.now(), user: this.author?.user ?? "", topic, event, payload: body }, effect);
   }
-  #keep(entry: Entry, effect: Broadcast): number {
+  #spec(contract: Channel, event: string): EventSpec | undefined {
+    const spec: EventSpec | undefined = own(contract.events, event);
+    if (!spec && !contract.loose) throw new TypeError(`Cannot broadcast ${event}: it is not in the contract of ${contract.topic}`);
+    return spec;
+  }
+  #keep(entry: Entry, effect: Broadcast | null): number {
     return (this.#entries ??= []).push({ entry, effect }) - 1;
   }
 
@@ -179,6 +224,11 @@ export class Turn implements Context, Finished, SessionPresence {
     this.actor.wrote = true;
     (this.calls ??= []).push(this.actor.storage.addCall(this.actor.name, room, encode(message)));
   }
+  work(task: unknown): void {
+    this.#alive();
+    this.actor.wrote = true;
+    (this.tasks ??= []).push(this.actor.storage.addTask(this.actor.name, encode(task)));
+  }
   admitAgain(): void {
     this.#alive();
     this.admits = true;
@@ -186,7 +236,7 @@ export class Turn implements Context, Finished, SessionPresence {
   ask<T, R>(room: string, message: unknown, finish: (ctx: Context, answer: T) => R): Later<T, R> {
     this.#alive();
     const json = encode(message);
-    return new Later(() => this.actor.ask(room, json) as Promise<T>, finish);
+    return new Later((_signal, outside) => outside.ask<T>(room, JSON.parse(json)), finish);
   }
   readmit(): void {
     this.#alive();
@@ -262,7 +312,7 @@ export class Turn implements Context, Finished, SessionPresence {
     this.actor.wrote = true;
     return this.#entries.map(({ entry, effect }) => {
       const cursor = this.actor.storage.log.append(this.actor.name, entry);
-      effect.body = withCursor(entry.payload, cursor);
+      if (effect) effect.body = withCursor(entry.payload, cursor);
       return cursor;
     });
   }
@@ -274,7 +324,7 @@ export class Turn implements Context, Finished, SessionPresence {
     this.undo = [];
     this.effects = [];
     this.#entries = this.#seen = null;
-    this.calls = null;
+    this.calls = this.tasks = null;
     this.timers = false;
     this.admits = this.readmits = false;
     this.closing = false;

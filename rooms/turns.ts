@@ -9,11 +9,12 @@ import { type Gate, RETRY_MS } from "./gate.ts";
 import { type Host, type Member, StoreLost } from "./host.ts";
 import type { Limits } from "./limits.ts";
 import type { Metrics } from "./metrics.ts";
-import { type Behaviour, Later } from "./room.ts";
+import { type Behaviour, type Context, Later, type Outside, type Stream } from "./room.ts";
 import { bodyOf, CannotEncode, type Effect, encode } from "./seam.ts";
 import { type Finish, Slow } from "./slow.ts";
+import { Streams } from "./streams.ts";
 import type { RoomSql } from "./sql.ts";
-import type { Call, Storage } from "./storage.ts";
+import type { Call, Storage, Task } from "./storage.ts";
 import type { TopicState } from "./topic.ts";
 import { Turn, type TurnOwner } from "./turn.ts";
 
@@ -27,13 +28,17 @@ export interface Ground {
   readonly metrics: Metrics;
   /** Whether a refusal of authority to this user may still be logged. */
   mayLogRefusal(user: string): boolean;
-  /** Asks a room on behalf of another. Rejects with the Refusal. */
-  ask(room: string, message: string, from: string): Promise<unknown>;
-  /** After a commit: calls to carry, timers that were set. */
+  /** Asks a room on behalf of another, and of a user when there is one. Rejects with the Refusal. */
+  ask(room: string, message: string, from: string, userId?: string): Promise<unknown>;
+  /** Resolves when something more has been kept in a room, or the signal says so. */
+  stirred(room: string, signal: AbortSignal): Promise<void>;
+  /** After a commit: calls to carry, work to be done, timers that were set. */
   carry(calls: readonly Call[]): void;
+  labour(tasks: readonly Task[]): void;
   armTimers(): void;
-  /** The room may have nobody left. */
+  /** The room may have nobody left; whether it has kept something. */
   rested(room: string): void;
+  stir(room: string): void;
 }
 
 /** How a handler ended. `cursors` are those of the lasting events it queued. */
@@ -51,6 +56,12 @@ export abstract class Turns implements TurnOwner {
   wrote = false;
   /** Work under way that must find this room again. */
   protected busy = 0;
+  protected readonly streams = new Streams({
+    outside: (userId) => this.outside(userId),
+    turn: (at, member, handler, isOver) => this.#streamed(at, member, handler, isOver),
+    report: (error, where) => this.host.report(error, where),
+    soon: (callback) => this.host.soon(callback),
+  });
   /** Who waits to be admitted. */
   readonly #waiting = new Set<{ mayEnter(): boolean; enter(): void }>();
 
@@ -63,10 +74,26 @@ export abstract class Turns implements TurnOwner {
   abstract seesOf(contract: Channel): Behaviour["sees"];
   abstract settle(): void;
   abstract recover(): void;
-  abstract rest(): void;
+  abstract rest(kept: boolean): void;
+  abstract membersOf(contract: Channel): Iterable<Member>;
 
-  ask(room: string, message: string): Promise<unknown> {
-    return this.ground.ask(room, message, this.name);
+  outside(userId?: string): Outside {
+    const { ground, name } = this;
+    return {
+      ask: <T>(room: string, message: unknown) => ground.ask(room, encode(message), name, userId) as Promise<T>,
+      work: <T>(task: unknown, signal: AbortSignal) => ground.host.work(task, { owner: name, signal }) as Promise<T>,
+      stirred: (room, signal) => ground.stirred(room, signal),
+    };
+  }
+
+  begin(at: TopicState, member: Member, name: string, stream: Stream): () => void {
+    return this.streams.begin(at, member, name, stream);
+  }
+  abandon(session: string, name: string): (() => void) | undefined {
+    return this.streams.abandon(session, name);
+  }
+  streamsOf(userId: string): number {
+    return this.streams.of(userId);
   }
 
   /** Runs a handler: its writes and effects stand together or vanish together. */
@@ -126,11 +153,12 @@ export abstract class Turns implements TurnOwner {
   }
 
   protected finish(turn: Turn): void {
-    const { calls, timers, admits, kept } = turn;
-    if (calls || timers || admits) {
+    const { calls, tasks, timers, admits, kept } = turn;
+    if (calls || tasks || timers || admits) {
       turn.kept = () => {
         kept?.();
         if (calls) this.ground.carry(calls);
+        if (tasks) this.ground.labour(tasks);
         if (timers) this.ground.armTimers();
         if (admits) { for (const waiter of this.#waiting) if (waiter.mayEnter()) waiter.enter(); }
       };
@@ -158,11 +186,29 @@ export abstract class Turns implements TurnOwner {
     return [];
   }
 
-  protected slow(later: Later, deal: (finish: Finish) => void): Slow {
+  /** A turn in which slow work has something to say. */
+  #streamed(at: TopicState, member: Member, handler: (ctx: Context) => void, isOver: () => boolean): Promise<"kept" | "over" | Refusal> {
+    const { promise, resolve } = Promise.withResolvers<"kept" | "over" | Refusal>();
+    this.ground.gate.post(() => {
+      this.ground.gate.touch(this);
+      if (isOver()) return resolve("over");
+      const turn = new Turn(this, at, member);
+      const outcome = this.run(turn, () => handler(turn));
+      turn.lost = () => {
+        resolve(new Refusal("unavailable"));
+        return [];
+      };
+      turn.kept = () => resolve(outcome.kind === "ok" ? "kept" : outcome.kind === "refused" ? outcome.refusal : new Refusal("internal"));
+      this.finish(turn);
+    });
+    return promise;
+  }
+
+  protected slow(later: Later, deal: (finish: Finish) => void, userId: string): Slow {
     const { clock } = this.host;
     const { gate, limits } = this.ground;
     this.busy++;
-    return new Slow(later, { clock, gate, limitMs: limits.later_ms }, (finish) => {
+    return new Slow(later, { clock, gate, limitMs: limits.later_ms, outside: this.outside(userId) }, (finish) => {
       this.busy--;
       gate.touch(this);
       deal(finish);

@@ -15,7 +15,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["rooms/config.ts"],
   ["rooms/room.ts", "rooms/storage.ts", "rooms/socket.ts"],
   ["rooms/topic.ts", "rooms/gate.ts"],
-  ["rooms/slow.ts", "rooms/turn.ts", "rooms/pace.ts", "rooms/recovery.ts"],
+  ["rooms/slow.ts", "rooms/streams.ts", "rooms/turn.ts", "rooms/pace.ts", "rooms/recovery.ts"],
   ["rooms/intake.ts", "rooms/reading.ts", "rooms/publication.ts", "rooms/turns.ts"],
   ["rooms/membership.ts"],
   ["rooms/actor.ts"],

@@ -435,7 +435,10 @@ class Bare {
         graceMs: 0,
         mayLogRefusal: () => true,
         ask: () => Promise.reject(new Error("not here")),
+        stirred: () => Promise.resolve(),
+        stir: () => {},
         carry: () => {},
+        labour: () => {},
         armTimers: () => {},
         rested: () => {},
       };

@@ -162,6 +162,7 @@ export function denoHost(path: string, parts: Partial<Host> = {}): Host {
     id: () => randomBytes(12).toString("base64url"),
     sha256,
     soon: (callback) => void setImmediate(callback),
+    work: () => Promise.reject(new TypeError("Cannot work on documents here: no processes were lent")),
     report: journal.report,
     ...parts,
   };
