@@ -69,6 +69,25 @@ export interface User {
 export const ROLES = ["admin", "attorney", "paralegal", "client", "viewer", "service"] as const;
 export type Role = (typeof ROLES)[number];
 
+/** A file that has come whole, and is not kept yet. */
+export interface Upload {
+  /** SHA-256, 64 hexadecimal digits. */
+  readonly hash: string;
+  /** Bytes. */
+  readonly size: number;
+  /** Nothing of it is left behind. */
+  drop(): Promise<void>;
+}
+
+/** Originals, each kept once under its hash and never changed. */
+export interface Blobs {
+  /** Takes a stream, never whole in memory. Rejects with Refusal `payload_too_large` above `limit` bytes; whatever goes wrong leaves nothing behind. */
+  receive(stream: AsyncIterable<Uint8Array>, limit: number): Promise<Upload>;
+  /** Durable when it resolves. */
+  keepAll(uploads: readonly Upload[]): Promise<void>;
+  open(hash: string): Promise<{ readonly size: number; readonly stream: ReadableStream<Uint8Array> } | undefined>;
+}
+
 /** Work that takes its time: plain JSON in and out, outside of any turn. */
 export interface Work {
   readonly signal?: AbortSignal;
@@ -90,6 +109,7 @@ export interface Host {
   soon(callback: () => void): void;
   /** Reads, analyses, searches documents. What is wrong with a document is a result; rejects when the work was not done. */
   work(task: unknown, options: Work): Promise<unknown>;
+  readonly blobs: Blobs;
   /** An error of ours, with where it happened; never a payload or a token. */
   report(error: unknown, where: string): void;
 }

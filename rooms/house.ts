@@ -32,6 +32,19 @@ export function build({ host, rooms, verify, pack, limits, graceMs, note, ...opt
   const gateway = new Gateway({ id: "g", host, rooms: registry, gate: registry.gate, limits, metrics, verify, pack, note });
   registry.connect((effects) => gateway.deliver(effects), () => gateway.flush());
   const channels: Channel[] = rooms.flatMap((room) => room.topics.map(({ contract }) => contract));
-  const app = makeApp({ registry, gateway, verify, limits, channels, metrics, note, report: host.report, sha256: host.sha256, ...options });
+  const app = makeApp({
+    registry,
+    gateway,
+    verify,
+    limits,
+    channels,
+    metrics,
+    note,
+    report: host.report,
+    sha256: host.sha256,
+    blobs: host.blobs,
+    work: host.work,
+    ...options,
+  });
   return { registry, gateway, app, metrics };
 }

@@ -40,6 +40,14 @@ export const LIMITS = {
   rate_refusals: limit(5_000, "per user and minute", "`rate_limited` answers; more closes 1008"),
   frames: limit(20_000, "per user and minute", "messages of any kind, or of one socket before it has a user; more closes 1008"),
   frames_waiting: limit(1_000, "messages", "read from one socket and not served yet; then its reading pauses"),
+  upload_bytes: limit(104_857_600, "bytes", "one file; more is refused `payload_too_large`"),
+  upload_files: limit(1_000, "files", "in one upload; more is refused `payload_too_large`"),
+  upload_ms: limit(600_000, "ms", "for an upload to come; then its connection is cut"),
+  document_ms: limit(60_000, "ms", "to read one document; then it is an exception"),
+  searches: limit(4, "per user", "searches at once, live ones too; more are refused `search_limit`"),
+  search_results: limit(1_000, "results", "told of one search; what is found beyond them is counted"),
+  search_candidates: limit(1_000, "documents", "of one case that a search ranks; of more, the newest"),
+  search_ms: limit(5_000, "ms", "to search one case; then it is named in `incomplete`"),
   refusals_logged: limit(10, "per user and minute", "refusals of authority written to the log"),
 } as const;
 

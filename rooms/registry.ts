@@ -97,6 +97,7 @@ export class Registry implements Rooms {
       metrics,
       mayLogRefusal: (user) => this.#mayLogRefusal(user),
       ask: (room, message, from, userId) => this.#ask(room, message, from, userId),
+      rooms: (kind) => new Promise((resolve) => this.gate.post(() => resolve(this.storage.roomsOf(kind)))),
       stirred: (room, signal) => this.#stirs.wait(room, signal),
       stir: (room) => this.#stirs.stir(room),
       carry: (calls) => this.#carry(calls),

@@ -5,6 +5,7 @@
 import type { Channel, EventName, EventPayload, JoinParams, JoinReply, PresenceMeta, PushName, PushPayload, PushReply } from "../protocol/contract.ts";
 import type { Refusal } from "../protocol/reason.ts";
 import type { Role, User } from "./host.ts";
+import type { Limits } from "./limits.ts";
 import type { Sql } from "./sql.ts";
 import type { Right } from "./token.ts";
 
@@ -31,6 +32,12 @@ export interface Outside {
   work<T>(task: unknown, signal: AbortSignal): Promise<T>;
   /** Resolves when something more has been kept in that room, or the signal says so. */
   stirred(room: string, signal: AbortSignal): Promise<void>;
+  /** The ids of all rooms of a kind in which anything has happened. */
+  rooms(kind: string): Promise<string[]>;
+  /** Milliseconds since some moment. */
+  elapsed(): number;
+  /** Resolves after so many milliseconds, or when the signal says so. */
+  pause(ms: number, signal: AbortSignal): Promise<void>;
 }
 
 /**
@@ -51,6 +58,7 @@ export interface RoomContext {
   readonly room: string;
   /** The id in its name, verbatim. */
   readonly id: string;
+  readonly limits: Limits;
   /** Milliseconds since 1970. */
   now(): number;
   /** A fresh id, with the prefix of its kind: `annotation_x…`. */

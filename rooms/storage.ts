@@ -140,6 +140,12 @@ export class Storage {
     this.sql.run("update outbox set failed = ? where id = ?", [error, id], true);
   }
 
+  /** The ids of all rooms of a kind that have a log. */
+  roomsOf(kind: string): string[] {
+    const rows = this.sql.run("select room from log_head where room > ? and room < ? order by room", [`${kind}/`, `${kind}0`], false);
+    return rows.map(({ room }) => String(room).slice(kind.length + 1));
+  }
+
   /** The row makes the task survive until what came of it has been taken. */
   addTask(room: string, task: string): Task {
     const row = this.sql.run("insert into work (room, task) values (?,?) returning id", [room, task], true)[0];

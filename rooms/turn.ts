@@ -4,6 +4,7 @@ import { own } from "../protocol/contract.ts";
 import { Refusal } from "../protocol/reason.ts";
 import { type Tracked, tracked } from "../protocol/presence.ts";
 import { type Host, type Member, ROLES, type SqlRow, type SqlValue, type User } from "./host.ts";
+import type { Limits } from "./limits.ts";
 import type { Entry } from "./log.ts";
 import { type Behaviour, type Context, Later, type SessionPresence, type Stream } from "./room.ts";
 import type { Finished, Gated } from "./gate.ts";
@@ -20,6 +21,7 @@ export interface TurnOwner extends Gated {
   readonly host: Host;
   readonly storage: Storage;
   readonly roomSql: RoomSql;
+  readonly limits: Limits;
   topicOf(contract: Channel): string;
   membersOf(contract: Channel): Iterable<Member>;
   begin(at: TopicState, member: Member, name: string, stream: Stream): () => void;
@@ -86,6 +88,9 @@ export class Turn implements Context, Finished, SessionPresence {
   }
   get user(): User {
     return this.#member().user;
+  }
+  get limits(): Limits {
+    return this.actor.limits;
   }
   get presence(): SessionPresence {
     return this;

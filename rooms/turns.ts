@@ -6,7 +6,7 @@ import type { Channel } from "../protocol/contract.ts";
 import type { Body } from "../protocol/frame.ts";
 import { Refusal } from "../protocol/reason.ts";
 import { type Gate, RETRY_MS } from "./gate.ts";
-import { type Host, type Member, StoreLost } from "./host.ts";
+import { type Clock, type Host, type Member, StoreLost } from "./host.ts";
 import type { Limits } from "./limits.ts";
 import type { Metrics } from "./metrics.ts";
 import { type Behaviour, type Context, Later, type Outside, type Stream } from "./room.ts";
@@ -30,6 +30,8 @@ export interface Ground {
   mayLogRefusal(user: string): boolean;
   /** Asks a room on behalf of another, and of a user when there is one. Rejects with the Refusal. */
   ask(room: string, message: string, from: string, userId?: string): Promise<unknown>;
+  /** The ids of all rooms of a kind that have a log. */
+  rooms(kind: string): Promise<string[]>;
   /** Resolves when something more has been kept in a room, or the signal says so. */
   stirred(room: string, signal: AbortSignal): Promise<void>;
   /** After a commit: calls to carry, work to be done, timers that were set. */
@@ -70,6 +72,10 @@ export abstract class Turns implements TurnOwner {
     this.storage = ground.storage;
   }
 
+  get limits(): Limits {
+    return this.ground.limits;
+  }
+
   abstract topicOf(contract: Channel): string;
   abstract seesOf(contract: Channel): Behaviour["sees"];
   abstract settle(): void;
@@ -83,6 +89,9 @@ export abstract class Turns implements TurnOwner {
       ask: <T>(room: string, message: unknown) => ground.ask(room, encode(message), name, userId) as Promise<T>,
       work: <T>(task: unknown, signal: AbortSignal) => ground.host.work(task, { owner: name, signal }) as Promise<T>,
       stirred: (room, signal) => ground.stirred(room, signal),
+      rooms: (kind) => ground.rooms(kind),
+      elapsed: () => ground.host.clock.elapsed(),
+      pause: (ms, signal) => pause(ground.host.clock, ms, signal),
     };
   }
 
@@ -241,6 +250,14 @@ export abstract class Turns implements TurnOwner {
       this.#waiting.delete(waiter);
     });
   }
+}
+
+function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  if (signal.aborted) return Promise.resolve();
+  const cancel = clock.after(ms, resolve);
+  signal.addEventListener("abort", () => resolve());
+  return promise.finally(cancel);
 }
 
 /** What an async handler throws later would be an unhandled rejection, and its ok reply a lie. */

@@ -435,6 +435,7 @@ class Bare {
         graceMs: 0,
         mayLogRefusal: () => true,
         ask: () => Promise.reject(new Error("not here")),
+        rooms: () => Promise.resolve([]),
         stirred: () => Promise.resolve(),
         stir: () => {},
         carry: () => {},

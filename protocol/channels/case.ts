@@ -4,12 +4,13 @@
  * What back ends publish is checked in the fields named here; what else they say is relayed and kept as it came.
  */
 import { z } from "zod";
-import { channel, exact, lasting } from "../contract.ts";
+import { channel, exact, lasting, recorded } from "../contract.ts";
 import { Activity, Count, Id, Meta, Time, UserRef } from "./common.ts";
 import { PrivilegeAnalysis } from "./privilege.ts";
+import { WORKFLOWS } from "./processing.ts";
 
-const Status = z.enum(["pending", "processing", "completed", "failed", "archived"]);
-/** A document as a back end tells of it. */
+export const Status = z.enum(["pending", "processing", "completed", "failed", "archived"]);
+/** A document as a back end tells of it, and as this server does of one that was uploaded here. `hash`: `sha256:` and 64 hexadecimal digits. */
 export const Document = z.looseObject({
   id: Id,
   case_id: Id.optional(),
@@ -27,6 +28,8 @@ export const Document = z.looseObject({
   custodian: z.string().max(255).optional(),
   author: z.string().max(255).optional(),
   date_created: z.string().max(64).optional(),
+  /** The documents that it is attached to, of those that the reader may see. */
+  parent_ids: z.array(Id).optional(),
 });
 
 /** What a join is told of each document; the rest stands in its events. */
@@ -41,10 +44,29 @@ const Entity = z.object({
 });
 
 /** What processing found. */
-const Results = z.looseObject({
+export const Results = z.looseObject({
   entities: z.array(Entity).optional(),
+  key_dates: z.array(z.looseObject({ text: z.string(), date: z.string() })).optional(),
+  monetary_amounts: z.array(z.looseObject({ text: z.string(), amount: z.number(), currency: z.string() })).optional(),
   summary: z.string().optional(),
   privilege_analysis: PrivilegeAnalysis.optional(),
+});
+
+/** What an uploader says of a document. */
+export const Metadata = z.object({
+  tags: z.array(z.string().trim().min(1).max(255)).max(100).optional(),
+  title: z.string().max(1024).optional(),
+  custodian: z.string().max(255).optional(),
+}).catchall(z.union([z.string().max(1024), z.number(), z.boolean(), z.null()])).refine(
+  (metadata) => Object.keys(metadata).length <= 100,
+  "it has more than 100 fields",
+);
+
+/** A file in JSON: with its content when that is small; a browser's `File` is `{}` there. */
+const FileRef = z.looseObject({
+  name: z.string().max(1024).optional(),
+  type: z.string().max(255).optional(),
+  content_base64: z.base64().optional(),
 });
 
 const Workflow = {
@@ -63,6 +85,25 @@ export const caseChannel = channel({
     reply: z.object({ case_id: Id, rights: z.array(z.string()), documents: z.array(Listed).optional(), more_documents: z.boolean().optional() }),
   },
   pushes: {
+    /** A file whose content is not in it is to be sent to `upload.url`, once, by the same user. */
+    "add:document": {
+      payload: z.object({ file: FileRef, metadata: Metadata.optional() }),
+      reply: z.object({
+        document: Document.optional(),
+        duplicate: z.literal(true).optional(),
+        processing_job_id: Id.optional(),
+        upload: z.object({ url: z.string(), method: z.literal("PUT"), expires_at: Time }).optional(),
+      }),
+    },
+    start_workflow: {
+      payload: z.object({ name: z.enum(WORKFLOWS).default("processing"), document_ids: z.array(Id).min(1).max(1000) }),
+      reply: z.object({ workflow_id: Id, processing_job_id: Id }),
+    },
+    /** `pending`: there is none yet; `document:processed` will bring it. */
+    "request:summary": {
+      payload: z.object({ document_id: Id }),
+      reply: z.object({ document_id: Id, status: z.enum(["completed", "pending"]), summary: z.string().optional() }),
+    },
     "presence:update": { payload: Activity },
   },
   events: {
@@ -85,6 +126,8 @@ export const caseChannel = channel({
       }),
       { published: true },
     ),
+    /** Somebody searched this case. */
+    searched: recorded(z.object({ search_id: Id, query: z.string(), filters: z.unknown() })),
     "user:joined": exact(z.object({ user: UserRef })),
     "user:left": exact(z.object({ user: UserRef })),
   },

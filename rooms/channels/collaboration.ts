@@ -5,7 +5,7 @@ import { appear, updatePresence } from "./online.ts";
 import { admitToDocument, PATIENCE_MS } from "./registered.ts";
 
 export const collaboration = behave(collaborationChannel, {
-  admit: (ctx) => void admitToDocument(ctx),
+  admit: (ctx) => void admitToDocument(ctx, ctx.user),
   patienceMs: PATIENCE_MS,
   join(ctx) {
     appear(ctx);

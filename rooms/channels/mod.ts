@@ -2,5 +2,7 @@
 import type { Room } from "../room.ts";
 import { caseRoom } from "./case.ts";
 import { documentRoom } from "./document.ts";
+import { jobRoom } from "./processing.ts";
+import { searchRoom } from "./search.ts";
 
-export const rooms: readonly Room[] = [caseRoom, documentRoom];
+export const rooms: readonly Room[] = [caseRoom, documentRoom, jobRoom, searchRoom];

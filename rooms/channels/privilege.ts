@@ -1,36 +1,36 @@
-/** The case's side of privilege: its documents, what may be seen of them, the call on each and how it came about. Fails closed. */
+/** The case's side of privilege: what may be seen of its documents, the call on each and how it came about. Fails closed. */
 import type { z } from "zod";
-import { caseChannel, type Listed } from "../../protocol/channels/case.ts";
+import { caseChannel } from "../../protocol/channels/case.ts";
 import { type Decision, type Privilege, type PrivilegeAnalysis, typeOf } from "../../protocol/channels/privilege.ts";
 import { Refusal } from "../../protocol/reason.ts";
 import type { Role } from "../host.ts";
 import type { RoomContext } from "../room.ts";
 import { RIGHTS } from "../token.ts";
-import type { Registration } from "./registered.ts";
+import type { DocumentShown, JobCall, Labour, Registration } from "./messages.ts";
 
-export const CASE_DOCUMENTS = [
-  `create table case_document (room text not null, id text not null, body text not null, primary key (room, id)) strict;
-   create index case_document_room on case_document (room)`,
+export const CASE_PRIVILEGE = [
   `alter table case_document add column revision integer not null default 0;
    alter table case_document add column visible integer not null default 0;
    alter table case_document add column released integer not null default 0;
    alter table case_document add column privilege text;
    create table case_privilege (room text not null, document text not null, version integer not null, body text not null,
      primary key (room, document, version)) strict, without rowid`,
+  `alter table case_document add column hash text;
+   alter table case_document add column job text;
+   alter table case_document add column results text;
+   alter table case_document add column cleared integer not null default 0;
+   alter table case_document add column decided integer not null default 0;
+   alter table case_document add column doubts_above integer not null default 0;
+   alter table case_document add column doubts_below integer not null default 0;
+   update case_document set cleared = visible, decided = coalesce(privilege ->> '$.status' <> 'suggested', 0);
+   create index case_document_hash on case_document (room, hash);
+   create table case_family (room text not null, child text not null, parent text not null, primary key (room, child, parent)) strict, without rowid;
+   create index case_family_parent on case_family (room, parent)`,
 ];
-
-/** How many documents, the newest first, a join is told of at once. */
-const LISTED = 100;
 
 /** Whether a role sees documents that are privileged, or of which nobody has said yet that they are not. */
 export function seesAll(role: Role): boolean {
   return RIGHTS[role].includes("privilege");
-}
-
-/** The newest documents that the role may see. */
-export function documentsOf(ctx: RoomContext, role: Role) {
-  const rows = ctx.sql`select body from case_document where room = ${ctx.room} and visible >= ${seesAll(role) ? 0 : 1} order by rowid desc limit ${LISTED + 1}`;
-  return { documents: rows.slice(0, LISTED).map(({ body }) => JSON.parse(String(body))), more_documents: rows.length > LISTED };
 }
 
 /** Whether a role may see an event of the case today. What tells of no document is for all. */
@@ -42,73 +42,85 @@ export function seesEvent(
 ): boolean {
   const id = payload.document?.id ?? payload.document_id;
   if (id === undefined) return true;
-  if (event === "document:withdrawn") return !seesAll(role) && !visible(ctx, id);
+  if (event === "document:withdrawn") return !seesAll(role) && !isVisible(ctx, id);
   if (seesAll(role)) return payload.released !== true;
   // Told twice, it was first told when he could not see it.
-  return visible(ctx, id) && (event !== "document:uploaded" || payload.released === true || !wasReleased(ctx, id));
+  return isVisible(ctx, id) && (event !== "document:uploaded" || payload.released === true || !wasReleased(ctx, id));
 }
 
-function visible(ctx: RoomContext, id: string): boolean {
+export function isVisible(ctx: RoomContext, id: string): boolean {
   return ctx.sql`select visible from case_document where room = ${ctx.room} and id = ${id}`[0]?.visible === 1;
 }
 function wasReleased(ctx: RoomContext, id: string): boolean {
   return ctx.sql`select released from case_document where room = ${ctx.room} and id = ${id}`[0]?.released === 1;
 }
 
-function stateOf(ctx: RoomContext, id: string): Registration | undefined {
-  const row = ctx.sql`select body, revision, visible, privilege from case_document where room = ${ctx.room} and id = ${id}`[0];
+/** What a case knows of a document. */
+export interface Held {
+  readonly document: DocumentShown;
+  readonly privilege: Privilege | null;
+  /** JSON text. */
+  readonly results: string | null;
+  /** Undefined when its content is elsewhere. */
+  readonly hash: string | undefined;
+  readonly job: string | undefined;
+  readonly revision: number;
+  readonly visible: boolean;
+  readonly cleared: boolean;
+  readonly doubtsBelow: number;
+}
+
+export function held(ctx: RoomContext, id: string): Held | undefined {
+  const row = ctx.sql`select body, privilege, results, hash, job, revision, visible, cleared, doubts_below from case_document
+    where room = ${ctx.room} and id = ${id}`[0];
   return row && {
-    case_id: ctx.id,
-    revision: Number(row.revision),
-    visible: row.visible === 1,
     document: JSON.parse(String(row.body)),
     privilege: row.privilege === null ? null : JSON.parse(String(row.privilege)),
+    results: row.results === null ? null : String(row.results),
+    hash: row.hash === null ? undefined : String(row.hash),
+    job: row.job === null ? undefined : String(row.job),
+    revision: Number(row.revision),
+    visible: row.visible === 1,
+    cleared: row.cleared === 1,
+    doubtsBelow: Number(row.doubts_below),
   };
 }
 
-/** Lists a document, or what has become of one that is listed, and tells its room. */
-export function list(ctx: RoomContext, document: z.output<typeof Listed>): void {
-  const known = stateOf(ctx, document.id);
-  if (!known) ctx.sql`insert into case_document (room, id, body) values (${ctx.room}, ${document.id}, '')`;
-  put(ctx, document.id, JSON.stringify(document), known?.privilege ?? null);
-}
-
-/** How far its processing is. */
-export function progress(ctx: RoomContext, id: string, status: z.output<typeof Listed>["status"]): void {
-  const known = stateOf(ctx, id);
-  if (known) put(ctx, id, JSON.stringify({ ...known.document, status }), known.privilege);
+function registrationOf(ctx: RoomContext, id: string): Registration {
+  const { document, privilege, revision, visible } = held(ctx, id)!;
+  const { filename, title, content_type, status } = document;
+  return { case_id: ctx.id, revision, visible, document: { id, filename, title, content_type, status }, privilege };
 }
 
 /** What analysis says. It suggests once more until a person has decided. */
 export function suggest(ctx: RoomContext, id: string, analysis: z.output<typeof PrivilegeAnalysis>): void {
-  const known = stateOf(ctx, id);
+  const known = held(ctx, id);
   if (!known || (known.privilege && known.privilege.status !== "suggested")) return;
   const { is_privileged, confidence } = analysis;
   // Whichever of the two says so; a word that is not ours says that there is something.
   const word = analysis.privilege_type ?? "none";
   const privileged = is_privileged || typeOf(word) !== "none";
   const type = typeOf(word) ?? "confidential";
-  const privilege: Privilege = {
+  call(ctx, id, {
     document_id: id,
     privilege_type: privileged && type === "none" ? "confidential" : type,
     is_privileged: privileged,
     confidence,
     status: "suggested",
     version: (known.privilege?.version ?? 0) + 1,
-  };
-  decideOn(ctx, id, privilege);
+  });
 }
 
 /** What a person says. Returns what the document's room is to know. Throws Refusal `not_found` or `version_conflict`. */
 export function decide(ctx: RoomContext, id: string, { privilege_type, reason, version }: Decision, by: { id: string; name: string }): Registration {
-  const known = stateOf(ctx, id);
+  const known = held(ctx, id);
   if (!known) throw new Refusal("not_found");
   const before = known.privilege;
   if (version !== undefined && version !== (before?.version ?? 0)) {
     throw new Refusal("version_conflict", { message: `version: the call has been changed since; it is at ${before?.version ?? 0}` });
   }
   const type = typeOf(privilege_type)!;
-  decideOn(ctx, id, {
+  call(ctx, id, {
     document_id: id,
     privilege_type: type,
     is_privileged: type !== "none",
@@ -119,22 +131,83 @@ export function decide(ctx: RoomContext, id: string, { privilege_type, reason, v
     reviewed_at: new Date(ctx.now()).toISOString(),
     version: (before?.version ?? 0) + 1,
   });
-  return stateOf(ctx, id)!;
+  return registrationOf(ctx, id);
 }
 
-function decideOn(ctx: RoomContext, id: string, privilege: Privilege): void {
-  const body = JSON.stringify(privilege);
+/** A new call on a document: whoever may see it, or what hangs together with it, follows from that. */
+function call(ctx: RoomContext, id: string, privilege: Privilege): void {
+  const [body, cleared] = [JSON.stringify(privilege), privilege.is_privileged ? 0 : 1];
+  const before = held(ctx, id)!.cleared;
   ctx.sql`insert into case_privilege (room, document, version, body) values (${ctx.room}, ${id}, ${privilege.version}, ${body})`;
-  put(ctx, id, JSON.stringify(stateOf(ctx, id)!.document), privilege);
+  ctx.sql`update case_document set privilege = ${body}, cleared = ${cleared}, decided = ${privilege.status === "suggested" ? 0 : 1}
+    where room = ${ctx.room} and id = ${id}`;
+  if (before !== (cleared === 1)) {
+    const change = cleared === 1 ? -1 : 1;
+    ctx.sql`update case_document set doubts_above = doubts_above + ${change} where room = ${ctx.room} and id in
+      (select child from case_family where room = ${ctx.room} and parent = ${id})`;
+    ctx.sql`update case_document set doubts_below = doubts_below + ${change} where room = ${ctx.room} and id in
+      (select parent from case_family where room = ${ctx.room} and child = ${id})`;
+  }
+  if (!settle(ctx, id)) changed(ctx, id);
 }
 
-/** Every change of a document goes through here: who may see it follows from what is known, and whoever is concerned is told. */
-function put(ctx: RoomContext, id: string, body: string, privilege: Privilege | null): void {
-  const before = visible(ctx, id);
-  const after = privilege !== null && !privilege.is_privileged;
-  ctx.sql`update case_document set body = ${body}, revision = revision + 1, visible = ${after ? 1 : 0}, released = max(released, ${after ? 1 : 0}),
-    privilege = ${privilege && JSON.stringify(privilege)} where room = ${ctx.room} and id = ${id}`;
-  if (after && !before) ctx.announce(caseChannel, "document:uploaded", { document: JSON.parse(body), released: true });
-  if (before && !after) ctx.announce(caseChannel, "document:withdrawn", { document_id: id });
-  ctx.call(`document/${id}`, stateOf(ctx, id)!);
+/**
+ * A document is attached to another one. They are seen together or not at all, as long as no person has decided on either:
+ * each counts those above and below it of which it is not known that they may be seen.
+ */
+export function attach(ctx: RoomContext, child: string, parent: string): void {
+  const [above, below] = [[parent, ...relatives(ctx, parent).parents], [child, ...relatives(ctx, child).children]];
+  for (const lower of below) {
+    for (const upper of above) {
+      const isNew = lower !== upper && ctx.sql`insert into case_family (room, child, parent) values (${ctx.room}, ${lower}, ${upper})
+        on conflict do nothing returning child`.length > 0;
+      if (!isNew) continue;
+      if (!held(ctx, upper)!.cleared) ctx.sql`update case_document set doubts_above = doubts_above + 1 where room = ${ctx.room} and id = ${lower}`;
+      if (!held(ctx, lower)!.cleared) ctx.sql`update case_document set doubts_below = doubts_below + 1 where room = ${ctx.room} and id = ${upper}`;
+    }
+  }
+  settle(ctx, child);
+}
+
+/** What a document is attached to, and what is attached to it, however deep. */
+export function relatives(ctx: RoomContext, id: string): { parents: string[]; children: string[] } {
+  const parents = ctx.sql`select parent from case_family where room = ${ctx.room} and child = ${id}`.map(({ parent }) => String(parent));
+  const children = ctx.sql`select child from case_family where room = ${ctx.room} and parent = ${id}`.map(({ child }) => String(child));
+  return { parents, children };
+}
+
+/** Who may see a document and its relatives, once something about one of them has changed. Returns whether that is new for itself. */
+function settle(ctx: RoomContext, id: string): boolean {
+  const rows = ctx.sql`select id, visible from case_document where room = ${ctx.room}
+    and visible <> (cleared and (decided or (doubts_above = 0 and doubts_below = 0)))
+    and (id = ${id} or id in (select child from case_family where room = ${ctx.room} and parent = ${id})
+      or id in (select parent from case_family where room = ${ctx.room} and child = ${id}))`;
+  for (const row of rows) show(ctx, String(row.id), row.visible !== 1);
+  return rows.some((row) => row.id === id);
+}
+
+function show(ctx: RoomContext, id: string, visible: boolean): void {
+  const is = visible ? 1 : 0;
+  ctx.sql`update case_document set visible = ${is}, released = max(released, ${is}) where room = ${ctx.room} and id = ${id}`;
+  const { document, hash, job, revision } = held(ctx, id)!;
+  if (visible) ctx.announce(caseChannel, "document:uploaded", { document: shownTo(ctx, document, false), released: true });
+  else ctx.announce(caseChannel, "document:withdrawn", { document_id: id });
+  changed(ctx, id);
+  if (hash === undefined) return;
+  const labour: Labour = { do: "mark", case_id: ctx.id, changes: [{ id, revision: revision + 1, visible }] };
+  ctx.work(labour);
+  const message: JobCall = { tell: "visible", document_id: id, visible };
+  if (job !== undefined) ctx.call(`job/${job}`, message);
+}
+
+/** Something of a document has changed: its room is told. */
+export function changed(ctx: RoomContext, id: string): void {
+  ctx.sql`update case_document set revision = revision + 1 where room = ${ctx.room} and id = ${id}`;
+  ctx.call(`document/${id}`, registrationOf(ctx, id));
+}
+
+/** A document as somebody may see it: of what it is attached to, he hears what he may see. */
+export function shownTo(ctx: RoomContext, document: DocumentShown, all: boolean): DocumentShown {
+  const parents = relatives(ctx, document.id).parents.filter((id) => all || isVisible(ctx, id));
+  return parents.length > 0 ? { ...document, parent_ids: parents } : document;
 }

@@ -1,11 +1,10 @@
 /** What all topics of a document's room share: whose it is, who may see it, and the case's call on its privilege. */
-import type { z } from "zod";
-import type { Listed } from "../../protocol/channels/case.ts";
 import { documentChannel } from "../../protocol/channels/document.ts";
-import type { Privilege } from "../../protocol/channels/privilege.ts";
 import { Refusal } from "../../protocol/reason.ts";
-import type { Context, RoomContext } from "../room.ts";
+import type { User } from "../host.ts";
+import type { RoomContext } from "../room.ts";
 import { may, mayEnter } from "../token.ts";
+import type { Registration } from "./messages.ts";
 
 export const REGISTERED = [
   "create table document_registered (room text not null primary key, case_id text not null) strict, without rowid",
@@ -14,16 +13,6 @@ export const REGISTERED = [
    alter table document_registered add column document text;
    alter table document_registered add column privilege text`,
 ];
-
-/** What a case tells its document; each time all of it, with a revision that grows. */
-export interface Registration {
-  readonly case_id: string;
-  readonly revision: number;
-  /** To those who may not see what is privileged. */
-  readonly visible: boolean;
-  readonly document: z.input<typeof Listed>;
-  readonly privilege: Privilege | null;
-}
 
 /** How long a join waits for a document that is not known yet, in milliseconds: its upload may be on its way. */
 export const PATIENCE_MS = 1000;
@@ -60,9 +49,9 @@ export function register(ctx: RoomContext, told: Registration): void {
 }
 
 /** A document that one may not see looks like one that does not exist, down to what is written of it. */
-export function admitToDocument(ctx: Context): Registration {
+export function admitToDocument(ctx: RoomContext, user: User): Registration {
   const known = registered(ctx);
-  const sees = known && mayEnter(ctx.user, known.case_id) && (known.visible || may(ctx.user, "privilege"));
+  const sees = known && mayEnter(user, known.case_id) && (known.visible || may(user, "privilege"));
   if (!sees) throw new Refusal("not_found", {}, { ofAuthority: true });
   return known;
 }

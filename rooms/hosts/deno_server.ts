@@ -34,7 +34,9 @@ export async function serve(app: App, gateway: Gateway, options: ServeOptions): 
   const onlyWebSockets = { shouldUpgradeCallback: ({ headers }: IncomingMessage) => /^websocket$/i.test(headers.upgrade ?? "") };
   const server: Server = createServer(
     onlyWebSockets,
-    getRequestListener((request, { incoming }) => app.fetch(request, { peer: incoming.socket.remoteAddress })),
+    getRequestListener((request, { incoming: { socket } }) =>
+      app.fetch(request, { peer: socket.remoteAddress, allow: (ms: number) => plain.allow(socket, ms) })
+    ),
   );
   const doors = new Map<number, WebSocketServer>();
   const door = (maxPayload: number) => {
@@ -87,39 +89,45 @@ export async function serve(app: App, gateway: Gateway, options: ServeOptions): 
  * Deno keeps none of Node's own timeouts, and its accept loop does not survive running out of file descriptors.
  */
 class PlainConnections {
-  readonly #since = new Map<Duplex, number>();
+  readonly #until = new Map<Duplex, number>();
   readonly #sweep: ReturnType<typeof setInterval>;
   /** One listener for all: a WebSocket that keeps none is a kilobyte lighter. */
   readonly #closed: (this: Duplex) => void;
 
   constructor(server: Server, limits: Limits) {
-    const since = this.#since;
+    const until = this.#until;
+    const soon = () => performance.now() + limits.request_ms;
     // Until they are closed, whatever they have become: a descriptor is held by those too whose end is on its way.
     let open = 0;
     const gone = () => void open--;
     this.#closed = function () {
-      since.delete(this);
+      until.delete(this);
     };
     server.on("connection", (raw) => {
       if (open >= limits.connections) return void raw.destroy();
       open++;
       raw.on("close", gone);
       raw.on("close", this.#closed);
-      since.set(raw, performance.now());
+      until.set(raw, soon());
     });
     // A new request on a connection that is kept alive has its own time.
     server.on("request", (incoming) => {
-      if (since.has(incoming.socket)) since.set(incoming.socket, performance.now());
+      if (until.has(incoming.socket)) until.set(incoming.socket, soon());
     });
     this.#sweep = setInterval(() => {
-      const latest = performance.now() - limits.request_ms;
-      for (const [raw, from] of since) if (from < latest) raw.destroy();
+      const now = performance.now();
+      for (const [raw, latest] of until) if (latest < now) raw.destroy();
     }, Math.min(1000, limits.request_ms));
+  }
+
+  /** What is under way on it may take so long from now. */
+  allow(raw: Duplex, ms: number): void {
+    if (this.#until.has(raw)) this.#until.set(raw, performance.now() + ms);
   }
 
   /** It has become a WebSocket: the gateway looks after it. */
   forget(raw: Duplex): void {
-    this.#since.delete(raw);
+    this.#until.delete(raw);
     raw.off("close", this.#closed);
   }
 

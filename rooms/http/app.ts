@@ -9,11 +9,13 @@ import type { Metrics } from "../metrics.ts";
 import type { Registry } from "../registry.ts";
 import type { Verify } from "../token.ts";
 import { answerRefusal } from "./answer.ts";
+import { documents } from "./documents.ts";
 import { health } from "./health.ts";
 import { metricsPage } from "./metrics.ts";
 import { publishing } from "./publishing.ts";
 import { record } from "./record.ts";
 import { connectByToken, type EndpointOptions, type HostBindings, upgrade } from "./upgrade.ts";
+import { uploads } from "./uploads.ts";
 import { users } from "./users.ts";
 
 export interface AppOptions {
@@ -28,6 +30,8 @@ export interface AppOptions {
   /** What others than this machine show to read the metrics; without it they cannot. */
   readonly metricsToken?: string;
   readonly sha256: Host["sha256"];
+  readonly blobs: Host["blobs"];
+  readonly work: Host["work"];
   report(error: unknown, where: string): void;
   note(event: string, fields: Record<string, unknown>): void;
   /** Endpoints beside `/socket`, by path: for conformance runs. */
@@ -47,6 +51,9 @@ export function makeApp(options: AppOptions): App {
   }
   app.route("/", publishing(registry, verify, limits, () => gateway.draining));
   app.route("/", record(registry, gateway, verify, limits));
+  const routes = { registry, gateway, verify, limits, blobs: options.blobs };
+  app.route("/", uploads(routes));
+  app.route("/", documents({ ...routes, work: (labour, user) => options.work(labour, { owner: `user/${user.id}` }) }));
   app.route("/", users(gateway, verify, options.note));
   app.route("/", metricsPage(options.metrics, options.metricsToken, options.sha256));
   app.route("/", health(gateway, options.channels));

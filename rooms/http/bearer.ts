@@ -1,6 +1,8 @@
 /** Who asks, over HTTP. */
+import { byteLength, isName } from "../../protocol/frame.ts";
 import { Refusal } from "../../protocol/reason.ts";
 import type { User } from "../host.ts";
+import type { Limits } from "../limits.ts";
 import type { Verify } from "../token.ts";
 
 /** The token of an `Authorization: Bearer` header. */
@@ -13,6 +15,24 @@ export async function bearer(header: string | undefined, verify: Verify): Promis
   const token = bearerToken(header);
   if (!token) throw new Refusal("unauthenticated", { message: "send `Authorization: Bearer <token>`" });
   return (await verify(token)).user;
+}
+
+/** An id in the path. Throws Refusal `not_found`: it can be nobody's. */
+export function nameIn(url: string, index: number, limits: Limits): string {
+  const name = pathPart(url, index);
+  if (!name || !isName(name) || byteLength(name) > limits.topic_bytes) throw new Refusal("not_found");
+  return name;
+}
+
+/** Entries of one page: unless said otherwise, and at most. */
+const [DEFAULT, MOST] = [100, 1000];
+
+/** How many entries a page is to have. Throws Refusal. */
+export function pageSize(said = String(DEFAULT)): number {
+  if (!/^[1-9]\d{0,3}$/.test(said) || Number(said) > MOST) {
+    throw new Refusal("invalid_payload", { message: `limit: it is no number from 1 to ${MOST}`, limit: MOST });
+  }
+  return Number(said);
 }
 
 /** A part of the path, strictly decoded: one that is no UTF-8 names nothing. */

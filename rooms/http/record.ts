@@ -1,15 +1,10 @@
 /** `GET /api/cases/:id/log?after=&limit=`: a case's record, page by page, as the asker may see it today. */
 import { Hono } from "hono";
-import { byteLength, isName } from "../../protocol/frame.ts";
-import { Refusal } from "../../protocol/reason.ts";
 import type { Gateway } from "../gateway.ts";
 import type { Limits } from "../limits.ts";
 import type { Registry } from "../registry.ts";
 import type { Verify } from "../token.ts";
-import { bearer, pathPart } from "./bearer.ts";
-
-/** Entries of one page: unless said otherwise, and at most. */
-const [DEFAULT, MOST] = [100, 1000];
+import { bearer, nameIn, pageSize } from "./bearer.ts";
 
 /**
  * `{events: [{cursor, at, user, event, payload}], next}`, oldest first, after the cursor `after` (without it from the start).
@@ -20,14 +15,9 @@ export function record(registry: Registry, gateway: Gateway, verify: Verify, lim
   app.get("/api/cases/:id/log", async (c) => {
     const user = await bearer(c.req.header("authorization"), verify);
     gateway.spend(user, "requests");
-    const id = pathPart(c.req.url, 3);
-    const topic = `case:${id}`;
-    if (!id || !isName(id) || byteLength(topic) > limits.topic_bytes) throw new Refusal("not_found");
-    const limit = c.req.query("limit") ?? String(DEFAULT);
-    if (!/^[1-9]\d{0,3}$/.test(limit) || Number(limit) > MOST) {
-      throw new Refusal("invalid_payload", { message: `limit: it is no number from 1 to ${MOST}`, limit: MOST });
-    }
-    return c.json(await registry.read(topic, user, c.req.query("after") || null, Number(limit)));
+    const id = nameIn(c.req.url, 3, limits);
+    const limit = pageSize(c.req.query("limit"));
+    return c.json(await registry.read(`case:${id}`, user, c.req.query("after") || null, limit));
   });
   return app;
 }

@@ -14,6 +14,8 @@ import { mayOpen } from "./origin.ts";
 export interface HostBindings {
   readonly peer?: string;
   readonly accept?: (opening: Opening) => Response;
+  /** The request may take so many milliseconds from now. */
+  readonly allow?: (ms: number) => void;
 }
 
 /** Decides who connects. Null: he will say so by `authenticate`. Throws Refusal. */
