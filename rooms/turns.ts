@@ -62,7 +62,7 @@ export abstract class Turns implements TurnOwner {
     outside: (userId) => this.outside(userId),
     turn: (at, member, handler, isOver) => this.#streamed(at, member, handler, isOver),
     report: (error, where) => this.host.report(error, where),
-    soon: (callback) => this.host.soon(callback),
+    soon: (callback) => this.ground.gate.post(callback),
   });
   /** Who waits to be admitted. */
   readonly #waiting = new Set<{ mayEnter(): boolean; enter(): void }>();

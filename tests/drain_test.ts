@@ -1,7 +1,7 @@
 /** SIGTERM: sockets are told 1012, some at a time; what was acknowledged is kept; the process is gone soon after the last. */
 import { assert, assertEquals, assertGreater, assertGreaterOrEqual, assertLess, assertLessOrEqual, assertMatch, assertNotEquals } from "@std/assert";
 import type { Opening } from "../rooms/gateway.ts";
-import { sha256 } from "../rooms/hosts/deno.ts";
+import { NOTHING_LENT, sha256 } from "../rooms/hosts/deno.ts";
 import { makeApp } from "../rooms/http/app.ts";
 import { DEFAULT_LIMITS } from "../rooms/limits.ts";
 import { Later } from "../rooms/room.ts";
@@ -346,7 +346,7 @@ for (const others of [0, 20]) {
     const { registry, gateway, metrics, host } = stage;
     const checked = Promise.withResolvers<Identity>();
     const rest = { channels: [], allowedOrigins: [], trustProxy: false, report: host.report, note: () => {} };
-    const app = makeApp({ registry, gateway, verify: () => checked.promise, limits: DEFAULT_LIMITS, metrics, sha256, ...rest });
+    const app = makeApp({ registry, gateway, verify: () => checked.promise, limits: DEFAULT_LIMITS, metrics, sha256, ...NOTHING_LENT, ...rest });
     for (let n = 0; n < others; n++) stage.client();
     const wire = new MemoryWire();
     const accept = (opening: Opening) => {

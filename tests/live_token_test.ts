@@ -4,6 +4,7 @@ import { z } from "zod";
 import { channel, exact, lasting, passing } from "../protocol/contract.ts";
 import { Refusal } from "../protocol/reason.ts";
 import type { User } from "../rooms/host.ts";
+import { NOTHING_LENT } from "../rooms/hosts/deno.ts";
 import { makeApp } from "../rooms/http/app.ts";
 import { DEFAULT_LIMITS } from "../rooms/limits.ts";
 import { behave, Later, type Room, room } from "../rooms/room.ts";
@@ -714,6 +715,7 @@ Deno.test("live token: disconnecting a user over HTTP", async (t) => {
 Deno.test("live token: while the server drains, a disconnection is answered and takes what is still there; both come to an end", async () => {
   const stage = stageOf();
   const app = makeApp({
+    ...NOTHING_LENT,
     registry: stage.registry,
     gateway: stage.gateway,
     metrics: stage.metrics,

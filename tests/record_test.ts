@@ -3,7 +3,7 @@ import { assert, assertEquals, assertGreater, assertLess, assertMatch, assertRej
 import { Refusal } from "../protocol/reason.ts";
 import { rooms } from "../rooms/channels/mod.ts";
 import type { SqlRow, SqlValue, User } from "../rooms/host.ts";
-import { sha256 } from "../rooms/hosts/deno.ts";
+import { NOTHING_LENT, sha256 } from "../rooms/hosts/deno.ts";
 import { type App, makeApp } from "../rooms/http/app.ts";
 import { DEFAULT_LIMITS } from "../rooms/limits.ts";
 import type { Page, Recorded } from "../rooms/reading.ts";
@@ -36,7 +36,7 @@ class House {
     const { registry, gateway, metrics, host } = this.stage;
     const limits = { ...DEFAULT_LIMITS, ...options.limits };
     const rest = { channels: [], allowedOrigins: [], trustProxy: false, report: host.report, note: () => {} };
-    this.#app = makeApp({ registry, gateway, verify, limits, metrics, sha256, ...rest });
+    this.#app = makeApp({ registry, gateway, verify, limits, metrics, sha256, ...NOTHING_LENT, ...rest });
   }
 
   /** Resolves to the cursors. */

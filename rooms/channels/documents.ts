@@ -193,7 +193,7 @@ function takeOne(ctx: RoomContext, job: string, outer: DocumentShown, file: Inne
   return [forJob(ctx, own, false)];
 }
 
-function takeProcessed(ctx: RoomContext, { document_id, facts, results, trouble }: Extract<CaseCall, { tell: "processed" }>): void {
+function takeProcessed(ctx: RoomContext, { job_id, document_id, facts, results, trouble }: Extract<CaseCall, { tell: "processed" }>): void {
   const known = held(ctx, document_id)!;
   const status = trouble ? "failed" : "completed";
   put(ctx, { ...known.document, ...(facts && read(known.document, facts)), status, ...(results?.summary !== undefined && { summary: results.summary }) });
@@ -204,6 +204,8 @@ function takeProcessed(ctx: RoomContext, { document_id, facts, results, trouble 
     if (results.privilege_analysis) suggest(ctx, document_id, results.privilege_analysis);
   }
   ctx.announce(caseChannel, "document:processed", { document_id, status, results: results ?? {}, ...(trouble && { error: trouble.error }) });
+  const message: JobCall = { tell: "done", document_id };
+  ctx.call(`job/${job_id}`, message);
 }
 
 /** What was read in a document, in the fields of one; what its uploader said of it stands. */

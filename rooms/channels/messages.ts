@@ -81,6 +81,7 @@ export type CaseCall =
   | { readonly tell: "inner"; readonly job_id: string; readonly document_id: string; readonly files: readonly Inner[] }
   | {
     readonly tell: "processed";
+    readonly job_id: string;
     readonly document_id: string;
     readonly facts?: Facts;
     readonly results?: z.output<typeof Results>;
@@ -113,6 +114,8 @@ export type JobCall =
     readonly set_aside: number;
   }
   | { readonly tell: "more"; readonly documents: readonly JobDocument[] }
+  /** The case has taken what was read in it. */
+  | { readonly tell: "done"; readonly document_id: string }
   | { readonly tell: "visible"; readonly document_id: string; readonly visible: boolean };
 
 /** What the host is asked to do. */

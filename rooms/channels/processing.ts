@@ -16,7 +16,7 @@ const JOB = `create table job_state (room text not null primary key, case_id tex
    create table job_count (room text not null, view text not null, total integer not null default 0, completed integer not null default 0,
      failed integer not null default 0, percentage integer not null default 0, primary key (room, view)) strict, without rowid;
    create table job_document (room text not null, id text not null, body text not null, status text not null, visible integer not null,
-     trouble text, primary key (room, id)) strict;
+     results text, trouble text, primary key (room, id)) strict;
    create index job_document_status on job_document (room, status)`;
 
 /** So many documents of one job are handed out at once. */
@@ -151,7 +151,9 @@ function goOn(ctx: RoomContext): void {
     const labour: Labour = { do: "process", case_id: job.case_id, document: JSON.parse(String(body)), operations: operationsOf(job.name) };
     ctx.work(labour);
   }
-  if (Number(busy) === 0 && next.length === 0 && job.waits === 0 && job.ended === undefined) end(ctx, job);
+  if (job.ended !== undefined || job.waits > 0 || Number(busy) + next.length > 0) return;
+  const [{ read }] = ctx.sql`select count(*) as read from job_document where room = ${ctx.room} and status = 'read'`;
+  if (Number(read) === 0) end(ctx, job);
 }
 
 function end(ctx: RoomContext, running: Job): void {
@@ -186,37 +188,46 @@ function hear(ctx: RoomContext, message: JobCall): void {
       if (!row) return;
       const by = visible ? 1 : -1;
       count(ctx, "visible", { total: by, completed: row.status === "completed" ? by : 0, failed: row.status === "failed" ? by : 0 });
-      tellProgress(ctx, jobOf(ctx)!);
+      return;
     }
+    case "done":
+      return done(ctx, message.document_id);
   }
 }
 
-/** A document is done with, in whatever way: the case hears of it, and so does whoever may see it. */
-function worked(ctx: RoomContext, { document }: Extract<Labour, { do: "process" }>, result: Processed | { readonly failed: string }): void {
+/** A document has been read, in whatever way: its case hears of it first, which knows who may see it. */
+function worked(ctx: RoomContext, { document: { id } }: Extract<Labour, { do: "process" }>, result: Processed | { readonly failed: string }): void {
   const { facts, results, trouble, inner = [] }: Processed = "failed" in result ? { trouble: { code: "failed", error: EXCEPTIONS.failed } } : result;
   const job = jobOf(ctx)!;
-  const { id, filename, own } = document;
-  const status = trouble ? "failed" : "completed";
-  const [{ visible }] = ctx.sql`update job_document set status = ${status}, trouble = ${
-    trouble ? JSON.stringify(trouble) : null
-  } where room = ${ctx.room} and id = ${id}
-    returning visible`;
-  const done = trouble ? { failed: 1 } : { completed: 1 };
-  count(ctx, "all", done);
-  // Whether a file of his could be read is for those to know who may see it.
-  if (own) count(ctx, "own", { completed: 1 });
-  if (visible === 1) count(ctx, "visible", done);
+  const [said, why] = [JSON.stringify(results ?? {}), trouble ? JSON.stringify(trouble) : null];
+  ctx.sql`update job_document set status = 'read', results = ${said}, trouble = ${why} where room = ${ctx.room} and id = ${id}`;
   // First what is in it: it is not to be seen before it is known whether that may be.
   if (inner.length > 0) {
     const found: CaseCall = { tell: "inner", job_id: ctx.id, document_id: id, files: inner };
     ctx.call(`case/${job.case_id}`, found);
     ctx.sql`update job_state set waits = waits + 1 where room = ${ctx.room}`;
   }
-  const processed: CaseCall = { tell: "processed", document_id: id, facts, results, trouble };
+  const processed: CaseCall = { tell: "processed", job_id: ctx.id, document_id: id, facts, results, trouble };
   ctx.call(`case/${job.case_id}`, processed);
-  const sees = (user: User) => visible === 1 || may(user, "privilege");
+  goOn(ctx);
+}
+
+/** The case has taken what was read: whoever may see the document hears of it. */
+function done(ctx: RoomContext, id: string): void {
+  const job = jobOf(ctx)!;
+  const [row] = ctx.sql`select body, results, trouble, visible from job_document where room = ${ctx.room} and id = ${id}`;
+  const { filename, own }: JobDocument = JSON.parse(String(row.body));
+  const trouble: Trouble | null = row.trouble === null ? null : JSON.parse(String(row.trouble));
+  ctx.sql`update job_document set status = ${trouble ? "failed" : "completed"}, results = ${null} where room = ${ctx.room} and id = ${id}`;
+  const more = trouble ? { failed: 1 } : { completed: 1 };
+  count(ctx, "all", more);
+  // Whether a file of his could be read is for those to know who may see it.
+  if (own) count(ctx, "own", { completed: 1 });
+  if (row.visible === 1) count(ctx, "visible", more);
+  const sees = (user: User) => row.visible === 1 || may(user, "privilege");
+  const results = JSON.parse(String(row.results));
   if (trouble) ctx.tell(processingChannel, "error", (user) => sees(user) ? exceptionOf(id, filename, trouble) : undefined);
-  else ctx.tell(processingChannel, "document:completed", (user) => sees(user) ? { document_id: id, results: results ?? {} } : undefined);
+  else ctx.tell(processingChannel, "document:completed", (user) => sees(user) ? { document_id: id, results } : undefined);
   tellProgress(ctx, job);
   goOn(ctx);
 }

@@ -1,6 +1,6 @@
 /** What one Deno process lends: an embedded SQLite file, its clock, random ids, members in memory. */
 import { hash, randomBytes } from "node:crypto";
-import type { Blobs, Clock, Host, Member, MemberStore } from "../host.ts";
+import type { Clock, Host, Member, MemberStore } from "../host.ts";
 import type { Metrics } from "../metrics.ts";
 import { DenoSql } from "./deno_sql.ts";
 
@@ -153,8 +153,10 @@ export function holdDataDir(dataDir: string): void {
   if (!lock.tryLockSync(true)) throw new TypeError(`Cannot start: another process is serving ${dataDir}`);
 }
 
-const none = () => Promise.reject(new TypeError("Cannot keep files here: no folder was lent"));
-const NO_BLOBS: Blobs = { receive: none, keepAll: none, open: none };
+const none = () => Promise.reject(new TypeError("Cannot work with files here: neither a folder nor processes were lent"));
+
+/** A host without documents' content. */
+export const NOTHING_LENT: Pick<Host, "blobs" | "work"> = { blobs: { receive: none, keepAll: none, open: none }, work: none };
 
 /** The host over the database at `path` (a file, or `:memory:`); parts can be replaced, so that tests crank and break them. */
 export function denoHost(path: string, parts: Partial<Host> = {}): Host {
@@ -165,8 +167,7 @@ export function denoHost(path: string, parts: Partial<Host> = {}): Host {
     id: () => randomBytes(12).toString("base64url"),
     sha256,
     soon: (callback) => void setImmediate(callback),
-    blobs: NO_BLOBS,
-    work: () => Promise.reject(new TypeError("Cannot work on documents here: no processes were lent")),
+    ...NOTHING_LENT,
     report: journal.report,
     ...parts,
   };
