@@ -1,43 +1,10 @@
 /** Jobs: how documents are read, what is told of that and to whom. [P01-P08, C02, C05, C06, C09, DESIGN §4] */
 import { assert, assertEquals, assertGreaterOrEqual } from "@std/assert";
-import { rooms } from "../rooms/channels/mod.ts";
-import type { Processed } from "../rooms/channels/messages.ts";
-import type { Role } from "../rooms/host.ts";
 import { sha256 } from "../rooms/hosts/deno.ts";
-import { CLEAR, FakeLabour, PRIVILEGED } from "./support/labour.ts";
+import { CASE, Desk } from "./support/desk.ts";
+import { CLEAR, PRIVILEGED } from "./support/labour.ts";
 import type { Heard } from "./support/raw.ts";
-import { someone, Stage, type StageClient } from "./support/stage.ts";
-
-const CASE = "case:case_1";
-
-export class Desk {
-  readonly labour = new FakeLabour();
-  readonly stage = new Stage(rooms, { host: this.labour.host });
-  #pushes = 0;
-
-  join(role: Role, topic = CASE, params: object = {}, id: string = role): { client: StageClient; reply: Heard; heard: Heard[] } {
-    const client = this.stage.client(someone(id, role, ["case_1"]));
-    const { heard } = client.join(topic, { aliases: false, ...params });
-    return { client, heard, reply: heard.find((frame: Heard) => frame[3] === "phx_reply")?.[4] };
-  }
-  /** Pushes on the client's first topic and waits for the answer; what else was heard stays to be taken. */
-  async push(client: StageClient, event: string, payload: object, topic = CASE): Promise<Heard> {
-    const ref = `p${++this.#pushes}`;
-    client.queue(["j1", ref, topic, event, payload]);
-    await this.stage.settle();
-    const at = client.wire.frames.findIndex((frame: Heard) => frame[1] === ref);
-    return client.wire.frames.splice(at, 1)[0]?.[4];
-  }
-  /** Sends a document in a push; `found` is what reading it will find. */
-  async add(client: StageClient, content: string, found: Processed = CLEAR): Promise<Heard> {
-    this.labour.found.set(sha256(content), found);
-    return (await this.push(client, "add:document", { file: { name: `${content}.eml`, content_base64: btoa(content) } })).response;
-  }
-  close(): void {
-    assertEquals(this.stage.reported, []);
-    this.stage.close();
-  }
-}
+import { someone, type StageClient } from "./support/stage.ts";
 
 const events = (client: StageClient, name: RegExp): Heard[] => client.take().filter((frame: Heard) => name.test(frame[3]));
 
@@ -113,5 +80,125 @@ Deno.test("processing: progress is told under both names, never turns, and ends 
   assertEquals([again.status, again.total, again.completed], ["completed", 1, 1]);
   assertEquals((await desk.push(watcher.client, "retry_exceptions", { document_ids: ["doc_none"] }, `processing:${job}`)).response.reason, "not_found");
   assert(client);
+  desk.close();
+});
+
+const inner = (name: string, kind: "attachment" | "member" = "attachment") => ({
+  filename: name,
+  content_type: "text/plain",
+  size: 2,
+  hash: sha256(name),
+  kind,
+});
+const listed = (desk: Desk, role: "viewer" | "attorney", id = "fresh") =>
+  desk.join(role, CASE, {}, id).reply.response.documents.map(({ filename }: Heard) => filename);
+
+Deno.test("processing: whoever may not see what is privileged knows of a job what he may see, and of his own files that they are read [DESIGN §4]", async () => {
+  const desk = new Desk();
+  const paralegal = desk.join("paralegal").client;
+  paralegal.take();
+  const { processing_job_id: job, document } = await desk.add(paralegal, "secret", PRIVILEGED);
+  assertEquals(document.status, "pending");
+  assertEquals(events(paralegal, /^document/), []);
+  const seenBy = (role: "paralegal" | "viewer" | "attorney") => {
+    const { status, percentage, total, completed, failed, summary } = desk.join(role, `processing:${job}`, {}).reply.response;
+    return [status, percentage, total, completed, failed, summary.total_documents];
+  };
+  assertEquals(seenBy("paralegal"), ["completed", 100, 1, 1, 0, 1]);
+  assertEquals(seenBy("viewer"), ["completed", 100, 0, 0, 0, 0]);
+  assertEquals(seenBy("attorney"), ["completed", 100, 1, 1, 0, 1]);
+  // Released by a person, it counts.
+  const attorney = desk.join("attorney", `document:${document.id}`, {}, "decider").client;
+  assertEquals((await desk.push(attorney, "update_privilege", { privilege_type: "none", reason: "r" }, `document:${document.id}`)).status, "ok");
+  await desk.stage.settle();
+  assertEquals(seenBy("viewer"), ["completed", 100, 1, 1, 0, 1]);
+  assertEquals(events(paralegal, /^document/).map((frame) => [frame[3], frame[4].released]), [["document:uploaded", true]]);
+  desk.close();
+});
+
+Deno.test("processing: nobody of another case finds the job, nor one that does not exist", async () => {
+  const desk = new Desk();
+  const { processing_job_id: job } = await desk.add(desk.join("attorney").client, "mail");
+  for (const topic of [`processing:${job}`, "processing:job_none"]) {
+    const stranger = desk.stage.client({ id: "s", name: "s", role: "admin", cases: ["case_2"] });
+    const { ref } = stranger.join(topic, {});
+    desk.stage.advance(1000);
+    await desk.stage.settle();
+    assertEquals(stranger.take().find((frame: Heard) => frame[1] === ref)[4], { status: "error", response: { reason: "not_found" } }, topic);
+  }
+  desk.close();
+});
+
+Deno.test("processing: the same bytes are recorded once; whoever may not see the twin is answered as for something new [DESIGN §4]", async () => {
+  const desk = new Desk();
+  const [attorney, paralegal] = [desk.join("attorney").client, desk.join("paralegal").client];
+  const first = await desk.add(attorney, "secret", PRIVILEGED);
+  const again = await desk.add(attorney, "secret", PRIVILEGED);
+  assertEquals([again.document.id, again.duplicate], [first.document.id, true]);
+  for (const client of [attorney, paralegal]) client.take();
+  const hidden = await desk.add(paralegal, "secret", PRIVILEGED);
+  const fresh = await desk.add(paralegal, "other", PRIVILEGED);
+  const shape = ({ document, ...rest }: Heard) => [Object.keys(document), Object.keys(rest), document.status, document.tags];
+  assertEquals(shape(hidden), shape(fresh));
+  assertEquals(hidden.document.id === first.document.id, false);
+  const jobs = [hidden, fresh].map(({ processing_job_id }) => {
+    const { job_id: _, started_at: _1, summary, ...state } = desk.join("paralegal", `processing:${processing_job_id}`, {}).reply.response;
+    return { ...state, summary: { ...summary, duration_ms: 0 } };
+  });
+  assertEquals(jobs[0], jobs[1]);
+  assertEquals(desk.labour.asked.filter((labour) => labour.do === "process").length, 2);
+  assertEquals(listed(desk, "attorney").length, 2);
+  // Once it may be seen, it is told.
+  const open = await desk.add(attorney, "open");
+  assertEquals((await desk.add(paralegal, "open")).document.id, open.document.id);
+  desk.close();
+});
+
+Deno.test("processing: attachments are documents that hang together with their mail, from before anybody may see either [DESIGN §4]", async () => {
+  const desk = new Desk();
+  const attorney = desk.join("attorney").client;
+  const viewer = desk.join("viewer").client;
+  const add = async (name: string, itself: Heard, attached: Heard) => {
+    desk.labour.found.set(sha256(`${name} attached`), attached);
+    return await desk.add(attorney, name, { ...itself, inner: [inner(`${name} attached`)] });
+  };
+  await add("both clear", CLEAR, CLEAR);
+  assertEquals(listed(desk, "viewer", "third").toSorted(), ["both clear attached", "both clear.eml"]);
+  await add("mail privileged", PRIVILEGED, CLEAR);
+  await add("attachment privileged", CLEAR, PRIVILEGED);
+  await add("attachment unreadable", CLEAR, { trouble: { code: "encrypted", error: "" } });
+  assertEquals(listed(desk, "viewer", "fourth").toSorted(), ["both clear attached", "both clear.eml"]);
+  // Never, not even between two ticks.
+  const told = events(viewer, /^document/);
+  assertEquals(told.filter((frame) => frame[3] !== "document:processed").map((frame) => [frame[3], frame[4].document?.filename]).toSorted(), [
+    ["document:uploaded", "both clear attached"],
+    ["document:uploaded", "both clear.eml"],
+  ]);
+  const all = (await desk.ask(someone("a"), { ask: "documents", after: null, limit: 100, filters: {} } as never)).documents;
+  const mail = all.find(({ filename }: Heard) => filename === "mail privileged.eml");
+  const attached = all.find(({ filename }: Heard) => filename === "mail privileged attached");
+  assertEquals(attached.parent_ids, [mail.id]);
+  // A person's word on one of them is about that one.
+  const room = desk.join("attorney", `document:${attached.id}`, {}, "decider").client;
+  await desk.push(room, "update_privilege", { privilege_type: "none", reason: "public" }, `document:${attached.id}`);
+  await desk.stage.settle();
+  const seen = (await desk.ask(someone("v", "viewer"), { ask: "document", document_id: attached.id } as never)).document;
+  assertEquals([seen.filename, seen.parent_ids], ["mail privileged attached", undefined]);
+  assertEquals(await desk.ask(someone("v", "viewer"), { ask: "document", document_id: mail.id } as never), { refused: "not_found" });
+  desk.close();
+});
+
+Deno.test("processing: an original with something hidden in it is not to be had, though it may be seen itself", async () => {
+  const desk = new Desk();
+  const attorney = desk.join("attorney").client;
+  desk.labour.found.set(sha256("hidden"), PRIVILEGED);
+  const { document } = await desk.add(attorney, "mail", { ...CLEAR, inner: [inner("hidden")] });
+  const room = desk.join("attorney", `document:${document.id}`, {}, "decider").client;
+  await desk.push(room, "update_privilege", { privilege_type: "none", reason: "r" }, `document:${document.id}`);
+  const ask = (role: "viewer" | "attorney", what: string, id = document.id) => desk.ask(someone(role, role), { ask: what, document_id: id } as never);
+  assertEquals((await ask("viewer", "document")).document.id, document.id);
+  assertEquals([await ask("viewer", "content"), (await ask("attorney", "content")).hash], [{ refused: "not_found" }, sha256("mail")]);
+  const box = await desk.add(attorney, "box", { ...CLEAR, facts: { kind: "archive", content_type: "application/mbox" }, inner: [inner("member", "member")] });
+  assertEquals([await ask("viewer", "content", box.document.id), (await ask("attorney", "content", box.document.id)).size], [{ refused: "not_found" }, 3]);
   desk.close();
 });

@@ -164,7 +164,7 @@ function allowed(prefix: string, action: number, first: string | null, second: s
     case FUNCTION:
       return true;
     case READ:
-      return first!.startsWith(prefix) || second === "";
+      return first!.startsWith(prefix) || first === "json_each" || second === "";
     case INSERT:
     case DELETE:
       return first!.startsWith(prefix);

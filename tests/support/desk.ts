@@ -1,0 +1,46 @@
+/** A case with people at it, over work that is done by hand. */
+import { assertEquals } from "@std/assert";
+import { rooms } from "../../rooms/channels/mod.ts";
+import type { CaseQuestion, Processed } from "../../rooms/channels/messages.ts";
+import type { Role, User } from "../../rooms/host.ts";
+import { sha256 } from "../../rooms/hosts/deno.ts";
+import { CLEAR, FakeLabour } from "./labour.ts";
+import type { Heard } from "./raw.ts";
+import { someone, Stage, type StageClient } from "./stage.ts";
+
+export const CASE = "case:case_1";
+
+export class Desk {
+  readonly labour = new FakeLabour();
+  readonly stage = new Stage(rooms, { host: this.labour.host });
+  #pushes = 0;
+
+  join(role: Role, topic = CASE, params: object = {}, id: string = role): { client: StageClient; reply: Heard; heard: Heard[] } {
+    const client = this.stage.client(someone(id, role, ["case_1"]));
+    const { heard } = client.join(topic, { aliases: false, ...params });
+    return { client, heard, reply: heard.find((frame: Heard) => frame[3] === "phx_reply")?.[4] };
+  }
+  /** Pushes on the client's first topic and waits for the answer; what else was heard stays to be taken. */
+  async push(client: StageClient, event: string, payload: object, topic = CASE): Promise<Heard> {
+    const ref = `p${++this.#pushes}`;
+    client.queue(["j1", ref, topic, event, payload]);
+    await this.stage.settle();
+    const at = client.wire.frames.findIndex((frame: Heard) => frame[1] === ref);
+    return client.wire.frames.splice(at, 1)[0]?.[4];
+  }
+  /** Sends a document in a push; `found` is what reading it will find. */
+  async add(client: StageClient, content: string, found: Processed = CLEAR): Promise<Heard> {
+    this.labour.found.set(sha256(content), found);
+    return (await this.push(client, "add:document", { file: { name: `${content}.eml`, content_base64: btoa(content) } })).response;
+  }
+  /** What HTTP asks. */
+  async ask(user: User, question: Omit<CaseQuestion, "user"> & object): Promise<Heard> {
+    const answer = this.stage.registry.ask(CASE.replace(":", "/"), { ...question, user }, user).catch((error) => ({ refused: error.reason }));
+    await this.stage.settle();
+    return await answer;
+  }
+  close(): void {
+    assertEquals(this.stage.reported, []);
+    this.stage.close();
+  }
+}
