@@ -85,10 +85,10 @@ export function iso(date: string | undefined): string | undefined {
   return year >= 1 && year <= 9999 ? time.toISOString() : undefined;
 }
 
-/** "Name <address>", or what there is of it. */
+/** "Name <address>", or what there is of it: an address without a name stands bare. */
 export function mailbox(name: string | undefined, address: string | undefined): string | undefined {
   const [known, at] = [line(name), line(address)];
-  return known && at && known !== at ? `${known} <${at}>` : at ? (known ? at : `<${at}>`) : known;
+  return known && at && known !== at ? `${known} <${at}>` : at ?? known;
 }
 
 // Right-to-left marks make "exe.fdp" of "pdf.exe"; what has no width hides.

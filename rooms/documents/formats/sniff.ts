@@ -23,35 +23,35 @@ const MAGIC: readonly (readonly [Format, string])[] = [
   ["binary", "%!PS"],
 ];
 
+/** A mail is declared one: its first line tells whether it is. */
+const FIRST_HEADER = /^\s{0,1000}(?:>?From [^\n]{0,1000}\n)?[!-9;-~]{1,100}[ \t]{0,10}:/;
+
+/** Not quite: 0x80 to 0x9f are signs of windows-1252. */
+const latin1 = new TextDecoder("latin1");
+
 /** `bytes` are not empty. */
 export function formatOf({ bytes, filename, content_type }: Source): Format {
-  const head = bytesAsText(bytes.subarray(0, HEAD));
-  for (const [format, magic] of MAGIC) if (head.startsWith(magic)) return format;
+  const first = latin1.decode(bytes.subarray(0, 1024));
+  for (const [format, magic] of MAGIC) if (first.startsWith(magic)) return format;
   const [extension, type] = [extensionOf(filename), content_type.slice(0, 100).toLowerCase()];
-  const mark = markOf(bytes);
-  const binary = !mark && isBinary(head);
-  // Mail gateways and printers leave lines in front of it. [PDF 32000-1, H.3.4.1]
-  if ((binary || extension === "pdf") && head.slice(0, 1024).includes("%PDF-")) return "pdf";
-  if (binary) return "binary";
-  const text = mark ? new TextDecoder(mark).decode(bytes.subarray(0, HEAD)) : head;
   const declared = extension === "eml" || type.startsWith("message/rfc822");
+  if (declared && FIRST_HEADER.test(first)) return "email";
+  const start = bytes.subarray(0, HEAD);
+  const mark = markOf(start);
+  const binary = !mark && isBinary(start);
+  // Mail gateways and printers leave lines in front of it. [PDF 32000-1, H.3.4.1]
+  if ((binary || extension === "pdf") && first.includes("%PDF-")) return "pdf";
+  if (binary) return "binary";
   if (!declared && isMbox(bytes)) return "archive";
-  if (isMail(text, declared, extension, type)) return "email";
+  const text = mark ? new TextDecoder(mark).decode(start) : latin1.decode(start);
+  if (isMail(text, extension, type)) return "email";
   return isHtml(text, extension, type) ? "html" : "text";
 }
 
-/** A unit for each byte: TextDecoder's "latin1" is windows-1252. */
-function bytesAsText(bytes: Uint8Array): string {
-  return String.fromCharCode(...bytes);
-}
-
-function isBinary(head: string): boolean {
+function isBinary(bytes: Uint8Array): boolean {
   let controls = 0;
-  for (let at = 0; at < head.length; at++) {
-    const unit = head.charCodeAt(at);
-    if (unit < 9 || (unit > 13 && unit < 27) || (unit > 27 && unit < 32)) controls++;
-  }
-  return controls > 1 + head.length / 100;
+  for (const byte of bytes) if (byte < 9 || (byte > 13 && byte < 27) || (byte > 27 && byte < 32)) controls++;
+  return controls > 1 + bytes.length / 100;
 }
 
 /** They come from the machines that carry mail, and are seldom copied into other texts. */
@@ -59,9 +59,8 @@ const CARRIED = new Set(["received", "return-path", "delivered-to", "message-id"
 const WRITTEN = new Set(["from", "to", "cc", "bcc", "subject", "date", "reply-to", "sender", "content-type", "in-reply-to", "references"]);
 const TEXTS = new Set(["txt", "text", "log", "md", "csv", "tsv", "json", "xml", "yaml", "yml", "ini", "html", "htm", "xhtml"]);
 
-function isMail(head: string, declared: boolean, extension: string, type: string): boolean {
+function isMail(head: string, extension: string, type: string): boolean {
   const names = headersOf(head);
-  if (declared) return names.length > 0;
   const carried = names.filter((name) => CARRIED.has(name)).length;
   const known = carried + names.filter((name) => WRITTEN.has(name)).length;
   // A text that quotes a few headers is a text.
