@@ -8,7 +8,6 @@ import { mayEnter, require, RIGHTS } from "../token.ts";
 import {
   CASE_DOCUMENTS,
   contentOf,
-  fileName,
   forJob,
   found,
   hear,
@@ -46,7 +45,7 @@ type Added = { file: { name?: string; type?: string; content_base64?: string }; 
 function addDocument(ctx: Context<typeof caseChannel>, { file, metadata }: Added) {
   ctx.require("upload");
   const { content_base64 } = file;
-  const described = { filename: fileName(file.name), content_type: file.type || "application/octet-stream", metadata };
+  const described = { filename: file.name ?? "", content_type: file.type || "application/octet-stream", metadata };
   if (content_base64 === undefined) return { upload: issueTicket(ctx, ctx.user, described) };
   const labour: Labour = { do: "keep", content_base64 };
   type Content = { hash: string; size: number };

@@ -2,6 +2,7 @@
 import type { z } from "zod";
 import { caseChannel, type Listed, type Metadata } from "../../protocol/channels/case.ts";
 import { Refusal } from "../../protocol/reason.ts";
+import { filename as plainName } from "../documents/formats/extracted.ts";
 import type { User } from "../host.ts";
 import type { RoomContext } from "../room.ts";
 import { require } from "../token.ts";
@@ -72,17 +73,19 @@ function twin(ctx: RoomContext, hash: string): string | undefined {
   return row && String(row.id);
 }
 
-/** A name that is shown, and offered when the file is downloaded: the last part of a path, without what would mislead. */
-export function fileName(name: string | undefined): string {
-  const last = (name ?? "").split(/[/\\]/).at(-1)!.replace(/[\p{Cc}\p{Cs}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu, "").trim();
-  return last === "" || last === "." || last === ".." ? "document" : [...last].slice(0, 200).join("");
-}
-
 function describe(ctx: RoomContext, user: string, { filename, content_type, size, hash, metadata = {} }: Kept): DocumentShown {
   const { tags = [], title, custodian, ...more } = metadata;
   if (JSON.stringify(metadata).length > METADATA_UNITS) throw new Refusal("payload_too_large", { limit: METADATA_UNITS, message: "metadata: it is too long" });
   const created_at = new Date(ctx.now()).toISOString();
-  const described = { id: ctx.newId("doc"), case_id: ctx.id, filename: fileName(filename), content_type, size, hash: `sha256:${hash}`, created_at };
+  const described = {
+    id: ctx.newId("doc"),
+    case_id: ctx.id,
+    filename: plainName(filename, "document"),
+    content_type,
+    size,
+    hash: `sha256:${hash}`,
+    created_at,
+  };
   return { ...described, status: "pending", tags, title, custodian, metadata: more, uploaded_by: user };
 }
 

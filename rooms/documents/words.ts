@@ -10,10 +10,13 @@ const HAN = "\\u3005-\\u3007\\u3041-\\u3096\\u309d-\\u309f\\u30a1-\\u30fa\\u30fc
 /** Quickly said no by most texts: any of them, or a half of one. */
 const PERHAPS_HAN = /[\u3005-\uffff]/;
 const EACH_HAN = new RegExp(`[${HAN}]`, "gu");
-const WORD = new RegExp(`[${HAN}]|(?:(?![${HAN}])[\\p{L}\\p{N}\\p{Co}\\u0300-\\u036f])+`, "gu");
-const DIACRITICS = /[\u0300-\u036f]/g;
-// deno-lint-ignore no-control-regex -- what is not of these letters needs folding
+// deno-lint-ignore no-control-regex -- ASCII is what most texts are, and what takes a fifth of the time
 const NOT_ASCII = /[^\u0000-\u007f]/;
+const ASCII_WORD = /[A-Za-z0-9]+/g;
+const LETTER = "\\p{L}\\p{N}\\p{Co}\\u0300-\\u036f";
+const WORD = new RegExp(`[${LETTER}]+`, "gu");
+const WORD_OR_HAN = new RegExp(`[${HAN}]|(?:(?![${HAN}])[${LETTER}])+`, "gu");
+const FOREIGN = /[^A-Za-z0-9]/gu;
 
 /** Text that SQLite stores and reads back whole: well-formed, without NUL, as many units as before. */
 export function clean(text: string): string {
@@ -34,10 +37,18 @@ export interface Word {
 
 export function wordsOf(text: string): Word[] {
   const words: Word[] = [];
-  for (const { 0: found, index } of text.matchAll(WORD)) words.push({ word: fold(found), start: index, end: index + found.length });
+  const pattern = !NOT_ASCII.test(text) ? ASCII_WORD : PERHAPS_HAN.test(text) ? WORD_OR_HAN : WORD;
+  for (const { 0: found, index } of text.matchAll(pattern)) words.push({ word: fold(found), start: index, end: index + found.length });
   return words;
 }
 
+/** Accents go from Latin letters only, as there. */
 function fold(word: string): string {
-  return (NOT_ASCII.test(word) ? word.normalize("NFD").replace(DIACRITICS, "") : word).toLowerCase();
+  return (NOT_ASCII.test(word) ? word.replace(FOREIGN, bare) : word).toLowerCase();
+}
+
+function bare(letter: string): string {
+  if (letter >= "\u0300" && letter <= "\u036f") return "";
+  const [base] = letter.normalize("NFD");
+  return /^[A-Za-z]$/.test(base) ? base : letter;
 }

@@ -6,14 +6,18 @@ import type { Role, User } from "../../rooms/host.ts";
 import { sha256 } from "../../rooms/hosts/deno.ts";
 import { CLEAR, FakeLabour } from "./labour.ts";
 import type { Heard } from "./raw.ts";
-import { someone, Stage, type StageClient } from "./stage.ts";
+import { someone, Stage, type StageClient, type StageOptions } from "./stage.ts";
 
 export const CASE = "case:case_1";
 
 export class Desk {
   readonly labour = new FakeLabour();
-  readonly stage = new Stage(rooms, { host: this.labour.host });
+  readonly stage: Stage;
   #pushes = 0;
+
+  constructor(options: StageOptions = {}) {
+    this.stage = new Stage(rooms, { ...options, host: this.labour.host });
+  }
 
   join(role: Role, topic = CASE, params: object = {}, id: string = role): { client: StageClient; reply: Heard; heard: Heard[] } {
     const client = this.stage.client(someone(id, role, ["case_1"]));
@@ -24,9 +28,12 @@ export class Desk {
   async push(client: StageClient, event: string, payload: object, topic = CASE): Promise<Heard> {
     const ref = `p${++this.#pushes}`;
     client.queue(["j1", ref, topic, event, payload]);
-    await this.stage.settle();
-    const at = client.wire.frames.findIndex((frame: Heard) => frame[1] === ref);
-    return client.wire.frames.splice(at, 1)[0]?.[4];
+    for (let round = 0; round < 10; round++) {
+      await this.stage.settle();
+      const at = client.wire.frames.findIndex((frame: Heard) => frame[1] === ref);
+      if (at >= 0) return client.wire.frames.splice(at, 1)[0][4];
+    }
+    throw new Error(`No answer to ${event}`);
   }
   /** Sends a document in a push; `found` is what reading it will find. */
   async add(client: StageClient, content: string, found: Processed = CLEAR): Promise<Heard> {
