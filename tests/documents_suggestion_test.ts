@@ -142,6 +142,31 @@ const calls: Record<string, { facts: Facts; type: "none" | "attorney-client" | "
   },
   "in letters that nobody here reads": { facts: { text: "弁護士の意見を添付します。訴訟のリスクは高いと考えます。" }, type: "confidential" },
 
+  "a question about a newsletter that is passed on": {
+    facts: {
+      ...inside,
+      text: "Could we be sued under this?\n\n-----Original Message-----\nFrom: News <news@paper.example>\n\nNew rules for shops. Unsubscribe here.",
+    },
+    type: "attorney-client",
+  },
+  "a question on a project's list, with somebody outside, and a link": {
+    facts: { ...inside, cc: ["c@vendor.example"], subject: "[Alder] the lease", text: "Click here for the lease. Are we liable if the roof comes down?" },
+    type: "attorney-client",
+  },
+  "a law firm's mail from outside, with a disclaimer and a link": {
+    facts: {
+      from: "dcole@colehartlaw.com",
+      to: ["alice@northwind.example", "bob@contoso.example"],
+      subject: "[EXTERNAL] data room",
+      text: `Click here to see the drafts.${DISCLAIMER} If you have received this message in error, delete it.`,
+    },
+    type: "attorney-client",
+  },
+  "a scan of which only the stamp of the court was read": {
+    facts: { text: Array.from({ length: 40 }, (_, n) => `Appeal: 17-2231 Doc: 17 Filed: 10/31/2017 Pg: ${n + 1} of 40`).join("\n\n") },
+    type: "confidential",
+  },
+
   "lunch": { facts: { ...inside, text: "Lunch at twelve? The new place on the corner has a good soup." }, type: "none" },
   "see attached": { facts: { ...inside, text: "See attached." }, type: "none" },
   "ordinary business": {
@@ -175,7 +200,10 @@ const calls: Record<string, { facts: Facts; type: "none" | "attorney-client" | "
     type: "none",
   },
   "an advertisement": {
-    facts: { text: "Save up to 70% on your car insurance! Click here to get a quote. To be removed from our list reply with REMOVE." },
+    facts: {
+      from: "deals@cheap.example",
+      text: "Save up to 70% on your car insurance! Click here to get a quote. To be removed from our list reply with REMOVE.",
+    },
     type: "none",
   },
   "news among friends": {
@@ -184,6 +212,14 @@ const calls: Record<string, { facts: Facts; type: "none" | "attorney-client" | "
   },
   "a friend who became a lawyer": {
     facts: { ...inside, text: "My sister passed the exam and is going to be a lawyer! We are having a party on Saturday." },
+    type: "none",
+  },
+  "an opinion of a court": {
+    facts: {
+      text:
+        "In the Missouri Court of Appeals, Eastern District. In order to prevail on a claim of ineffective assistance of counsel, a movant must show that his " +
+        "attorney failed to exercise the skill of a reasonably competent attorney. We find no error and affirm the judgment of the motion court.",
+    },
     type: "none",
   },
   "the word privilege in its other sense": {
@@ -217,9 +253,11 @@ Deno.test("suggestion: without text there is doubt, little confidence, and a fac
 
 Deno.test("suggestion: what stands behind the part that is judged is doubt", () => {
   const lines = "We had soup for lunch and it was good.\n";
-  assertEquals(suggestPrivilege({ text: lines.repeat(1000) }).privilege_type, "none");
-  const long = suggestPrivilege({ text: lines.repeat(30_000) });
+  assertEquals(suggestPrivilege({ ...inside, text: lines.repeat(1000) }).privilege_type, "none");
+  const long = suggestPrivilege({ ...inside, text: lines.repeat(30_000) });
   assertEquals([long.is_privileged, long.privilege_type, long.review_required], [true, "confidential", true]);
+  const growing = suggestPrivilege({ ...inside, text: `${lines.repeat(1000)}${"ﷺ".repeat(60_000)} privileged and confidential` });
+  assertEquals([growing.is_privileged, growing.review_required], [true, true]);
 });
 
 Deno.test("suggestion: a legend far down in a long text is found, and quoted with the words around it", () => {
@@ -235,11 +273,12 @@ Deno.test("suggestion: a disclaimer counts little wherever it stands, a legend a
   assertGreater(weightOf(`Privileged and confidential: this message is intended only for the named recipient.\n\n${note}`), 0.5);
   assertLess(weightOf(`${note}\n\nThis message may contain privileged and\nconfidential information.`), 0.3);
   assertLess(weightOf(`${note}${DISCLAIMER}\n\n${note}${DISCLAIMER}`), 0.3);
+  assertGreater(weightOf(`${`${note}${DISCLAIMER}\n\n`.repeat(60)}${note}\n\nPRIVILEGED AND CONFIDENTIAL\n\n${note}`), 0.5);
 });
 
 Deno.test("suggestion: more signs make it surer, signs against it less sure", () => {
   const text = "Privileged and confidential.\n\nHere is our legal advice on the claim.";
-  const one = suggestPrivilege({ text });
+  const one = suggestPrivilege({ ...inside, text });
   const more = suggestPrivilege({ text, from: "dcole@colehartlaw.com", to: ["alice@northwind.example"] });
   const less = suggestPrivilege({ text: `${text}\n\nTo unsubscribe click here`, to: ["a@one.example", "b@two.example"] });
   assertGreater(more.confidence, one.confidence);

@@ -1,4 +1,7 @@
-/** Analysis of one document, step by step. It runs in a child process: the text is hostile, and `compromise` alone takes longer to load than a server may stand still. */
+/**
+ * Analysis of one document, step by step. It runs in a child process: the text is hostile, and loading `compromise` alone takes longer than a server may
+ * stand still. That one asks the environment for DEBUG_TAGS, so a child without permissions is to be started with `--ignore-env`.
+ */
 import { findEntities } from "./entities.ts";
 import { bounded, type Facts, type Results, type Step } from "./results.ts";
 import { suggestPrivilege } from "./suggestion.ts";

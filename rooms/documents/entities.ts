@@ -58,7 +58,11 @@ export function findEntities(facts: Facts): { entities: Entity[]; key_dates: Key
   for (const day of days) found.add("DATE", day.text, day.confidence, day.date);
   for (const sum of sums) found.add("MONEY", sum.text, sum.confidence, sum.currency === "XXX" ? undefined : `${sum.currency} ${sum.amount}`);
   for (const address of addresses(text)) found.add("LOCATION", address.text, address.confidence);
-  addNames(found, text);
+  try {
+    addNames(found, text);
+  } catch {
+    // A text that breaks `compromise` still has what is found without it.
+  }
   return {
     entities: found.all(),
     key_dates: once(days, ({ date }) => date).slice(0, BOUNDS.dates).map((day) => ({

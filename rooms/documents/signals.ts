@@ -62,7 +62,7 @@ export const SIGNALS: readonly Signal[] = [
   },
   {
     factor: "Tells what a lawyer advised",
-    weight: 45,
+    weight: 55,
     type: "attorney-client",
     pattern: rule(
       `\\b${OURS} ${LAWYER} (?:~{0,40}\\s)?${SPOKE}\\b`,
@@ -72,7 +72,7 @@ export const SIGNALS: readonly Signal[] = [
   },
   {
     factor: "Asks for legal advice",
-    weight: 45,
+    weight: 55,
     type: "attorney-client",
     pattern: rule(
       "\\b(?:need|want|seek\\w{0,3}|request\\w{0,3}|ask\\w{0,3}|get\\w{0,4}|obtain\\w{0,3}|for|like|appreciate) (?:~{0,30}\\s)?legal (?:advice|opinion|guidance|review|input|assistance|help)\\b",
@@ -86,7 +86,7 @@ export const SIGNALS: readonly Signal[] = [
   },
   {
     factor: "Gives legal advice",
-    weight: 45,
+    weight: 55,
     type: "attorney-client",
     pattern: rule(
       "\\b(?:my|our) (?:legal )?(?:advice|opinion|recommendation|assessment|analysis|view) (?:is|would be|remains)\\b~{0,160}\\b" + MATTER,
@@ -100,7 +100,7 @@ export const SIGNALS: readonly Signal[] = [
   },
   {
     factor: "Speaks of the strategy or the risk of a dispute",
-    weight: 40,
+    weight: 55,
     type: "work-product",
     pattern: rule(
       "\\b(?:litigation|settlement|trial|case|legal|defen[cs]e|deposition) (?:strategy|posture|authority|risks?|exposure|theory|preparation|hold|assessment|budget)\\b",
@@ -111,11 +111,11 @@ export const SIGNALS: readonly Signal[] = [
   },
   {
     factor: "Signed or named with a lawyer's title",
-    weight: 35,
+    weight: 40,
     type: "attorney-client",
     pattern: rule(
       "(?:,|\\b[A-Z][a-z]{1,20})\\s{1,2}Esq(?:uire)?\\b",
-      "\\battorneys?[- ]at[- ]law\\b|\\b(?:associate |deputy |assistant )?general counsel\\b|\\bchief legal officer\\b|\\b(?:senior|staff|corporate|associate|legal|litigation|of) counsel\\b",
+      "\\battorneys?[- ]at[- ]law\\b|\\b(?:associate |deputy |assistant )?general counsel\\b|\\bchief legal officer\\b|\\b(?:senior|staff|corporate|associate|legal|litigation) counsel|(?<=,\\s{0,3})of counsel\\b",
       "\\bbarristers? (?:and|&) solicitors?\\b|\\bstaff attorney\\b|\\bparalegal\\b|\\bstate bar (?:no|number)\\b|\\b(?:counsel|attorneys?) for (?:the )?(?:plaintiff|defendant|petitioner|respondent|appell)",
     ),
   },
@@ -133,7 +133,7 @@ export const SIGNALS: readonly Signal[] = [
   },
   {
     factor: "Marked as confidential",
-    weight: 40,
+    weight: 45,
     type: "confidential",
     legend: true,
     pattern: rule(
@@ -145,7 +145,7 @@ export const SIGNALS: readonly Signal[] = [
   },
   {
     factor: "Asks to keep it confidential",
-    weight: 35,
+    weight: 40,
     type: "confidential",
     legend: true,
     pattern: rule(
@@ -155,20 +155,26 @@ export const SIGNALS: readonly Signal[] = [
     ),
   },
   {
-    factor: "A newsletter, an advertisement or a mailing list",
+    factor: "Sent to the subscribers of something",
     weight: -50,
     pattern: rule(
-      "\\bunsubscri|\\(un\\)subscri|\\bto be (?:removed|taken off)\\b|\\bremove(?:d)? from (?:this|our|the|future) (?:mailing )?(?:list|mailings?)|\\bopt[- ]?out\\b|\\bmailing list\\b|\\blistinfo\\b",
-      "\\b(?:you (?:are|were|have) (?:received|receiving|subscribed|registered)|received this (?:e-?mail|message|newsletter) because)\\b|\\bmanage your (?:subscription|preferences)|\\bview (?:this|it) (?:e-?mail )?(?:in|online|with) (?:your |a )?(?:browser|online)?",
-      "\\bthis week['’]s (?:issue|edition)\\b|\\bnewsletter\\b|\\battorney advertising\\b|\\b(?:limited time|special) offer\\b|\\bclick (?:here|below)\\b|\\bact now\\b|\\b100% free\\b|\\bmoney[- ]back guarantee",
-      "(?<=subject: (?:re: ?|fwd?: ?){0,5})\\[[\\w .-]{2,30}\\]",
+      "\\bunsubscrib|\\(un\\)subscri|\\blistinfo\\b|\\battorney advertising\\b|\\bmanage your (?:subscription|e-?mail preferences)",
+      "\\b(?:remove[d]?|taken) (?:from|off) (?:this|our|the|future) (?:mailing )?(?:list|mailings)\\b",
+      "\\b(?:receiving|received|getting|sent) this (?:e-?mail|message|newsletter|mailing) (?:because|as a (?:subscriber|member|registered))",
+    ),
+  },
+  {
+    factor: "Reads like an advertisement or a newsletter",
+    weight: -15,
+    pattern: rule(
+      "\\bthis week['’]s (?:issue|edition)\\b|\\bnewsletter\\b|\\bmailing list\\b|\\bto be removed\\b|\\b(?:limited time|special) offer\\b|\\bclick (?:here|below)\\b|\\bact now\\b|\\bmoney[- ]back guarantee",
     ),
   },
   {
     factor: "Published or filed with a court",
     weight: -40,
     pattern: rule(
-      "\\bfor immediate release\\b|\\bunited states (?:court of appeals|district court)\\b|\\b(?:supreme|superior|circuit|district) court (?:of|for) the\\b|\\b(?:opinion|order) (?:of|by) the court\\b|\\ball rights reserved\\b|\\(reuters\\)|\\(ap\\)",
+      "\\bfor immediate release\\b|\\bcourt of appeals\\b|\\bunited states district court\\b|\\b(?:supreme|superior|circuit|district) court (?:of|for) the\\b|\\b(?:opinion|order) (?:of|by) the court\\b|\\ball rights reserved\\b|\\(reuters\\)|\\(ap\\)",
     ),
   },
 ];

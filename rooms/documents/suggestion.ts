@@ -14,6 +14,10 @@ const DOUBT = 30;
 /** At the top of a text a legend is meant, unless it says itself that it may not be. */
 const TOP = 400;
 const UNSURE = /\b(?:may|might|could)\b/i;
+/** A letter or a file with less than this beside what repeats on each page may be a scan under a stamp; a mail may be short. */
+const LETTERS = 200;
+/** Behind it stands what others wrote: that it was sent to subscribers says nothing of this mail. */
+const FORWARDED = /^[ \t]*(?:-{2,}\s?(?:original message|forwarded)|begin forwarded message)/im;
 
 interface Weighed extends Omit<Signal, "pattern" | "legend"> {
   readonly evidence: string;
@@ -30,8 +34,9 @@ const ACTIONS = {
 export function suggestPrivilege(facts: Facts): Analysis {
   const text = readable(facts.text.slice(0, READ));
   const heading = headingOf(facts);
-  const unread = whyUnread(facts.text, text);
-  const weighed = [...parties(facts, text), ...spoken(`${heading}\n\n${text}`, heading.length + 2), ...vocabulary(text), ...unread];
+  const unread = whyUnread(facts, text);
+  const own = readable(facts.text.slice(0, READ).replace(/^[ \t]{0,20}>.*$/gm, "").split(FORWARDED, 1)[0]);
+  const weighed = [...parties(facts, text), ...spoken(heading, text, own), ...vocabulary(text), ...unread];
   return callOf(weighed, unread.length > 0);
 }
 
@@ -58,20 +63,23 @@ function parties(facts: Facts, text: string): Weighed[] {
     if (one) found.push({ factor, weight, type: "attorney-client", evidence: shown(one) });
     return one !== undefined;
   };
-  const named = [lawyer(from, "From a lawyer or a law firm", 45), lawyer(to, "To a lawyer or a law firm", 40)].includes(true);
-  if (!named) lawyer([...quoted.from, ...quoted.to], "A lawyer or a law firm in the mail that it quotes", 40);
+  const named = [lawyer(from, "From a lawyer or a law firm", 55), lawyer(to, "To a lawyer or a law firm", 55)].includes(true);
+  if (!named) lawyer([...quoted.from, ...quoted.to], "A lawyer or a law firm in the mail that it quotes", 55);
   const others = new Set([...from, ...to].filter((box) => box.address !== "" && !isLawyers(box)).map(domainOf));
   if (others.size > 1) found.push({ factor: "Shared with somebody outside", weight: -10, evidence: plain([...others].slice(0, 6).join(", "), BOUNDS.quote) });
   return found;
 }
 
-/** `body`: where the text itself begins, after what is known of it. */
-function spoken(text: string, body: number): Weighed[] {
+/** `heading`: what is known besides the text. `own`: the text without what it quotes; only that can speak against. */
+function spoken(heading: string, whole: string, own: string): Weighed[] {
   const found: Weighed[] = [];
+  const body = heading.length + 2;
+  const [speaking, against] = [whole, own].map((part) => `${heading}\n\n${part}`);
   for (const signal of SIGNALS) {
+    const text = signal.weight > 0 ? speaking : against;
     let foot: RegExpExecArray | undefined;
     let meant: RegExpExecArray | undefined;
-    for (const match of text.matchAll(signal.pattern).take(50)) {
+    for (const match of text.matchAll(signal.pattern).take(1000)) {
       const around = sentenceAt(text, match.index, match[0].length);
       if (!signal.legend || !BOILERPLATE.test(around) || (match.index < body + TOP && !UNSURE.test(around))) {
         meant = match;
@@ -116,18 +124,22 @@ const COMMON = new Set(
 );
 
 /** The rules read English letters and words: of what is not made of these they know nothing. */
-function whyUnread(whole: string, text: string): Weighed[] {
+function whyUnread({ text: whole, from, to }: Facts, text: string): Weighed[] {
   const found: Weighed[] = [];
   const because = (factor: string, evidence = "") => found.push({ factor, weight: DOUBT, type: "confidential", strong: true, evidence });
   const sample = text.slice(0, 20_000).replace(LINK, " ");
   const letters = sample.replace(/\P{L}/gu, "").length;
   const words: string[] = sample.toLowerCase().match(/[\p{L}\p{M}'’]{1,30}/gu) ?? [];
   const common = words.filter((word) => COMMON.has(word)).length;
+  const lines = new Set(sample.split("\n").map((line) => line.replace(/\P{L}/gu, "")));
+  const distinct = [...lines].reduce((sum, line) => sum + line.length, 0);
   if (letters === 0) because("There is no text to judge");
+  else if (from === undefined && to === undefined && distinct < LETTERS) because("There is hardly any text to judge", quote(text, 0, BOUNDS.quote));
   else if (sample.replace(/[^a-z]/gi, "").length * 2 < letters || (letters > 120 && common * 20 < words.length)) {
     because("The text is not in English, which these rules read", quote(text, 0, BOUNDS.quote));
   }
-  if (whole.length > READ) because(`Only the first ${READ} characters were judged`);
+  // Compatibility forms are up to eighteen times as long when they are resolved.
+  if (whole.length > READ || whole.normalize("NFKC").length > READ) because(`Only the first ${READ} characters were judged`);
   return found;
 }
 
