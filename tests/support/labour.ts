@@ -1,4 +1,5 @@
 /** What processes and a disk lend, in memory and by hand: rooms that work on documents are tested over it. */
+import { Refusal } from "../../protocol/reason.ts";
 import { sha256 } from "../../rooms/hosts/deno.ts";
 import type { Blobs, Host, Work } from "../../rooms/host.ts";
 import type { Labour, Mark, Processed, Searched } from "../../rooms/channels/messages.ts";
@@ -18,8 +19,14 @@ export class FakeLabour {
   readonly contents = new Map<string, Uint8Array>();
 
   readonly blobs: Blobs = {
-    receive: async (stream) => {
-      const bytes = new Uint8Array(await new Response(ReadableStream.from(stream)).arrayBuffer());
+    receive: async (stream, limit) => {
+      const chunks: Uint8Array[] = [];
+      let received = 0;
+      for await (const chunk of stream) {
+        if ((received += chunk.length) > limit) throw new Refusal("payload_too_large", { limit });
+        chunks.push(chunk);
+      }
+      const bytes = new Uint8Array(chunks.flatMap((chunk) => [...chunk]));
       const hash = sha256(bytes);
       this.contents.set(hash, bytes);
       return { hash, size: bytes.length, drop: () => Promise.resolve() };
