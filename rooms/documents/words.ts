@@ -10,7 +10,7 @@ const HAN = "\\u3005-\\u3007\\u3041-\\u3096\\u309d-\\u309f\\u30a1-\\u30fa\\u30fc
 /** Quickly said no by most texts: any of them, or a half of one. */
 const PERHAPS_HAN = /[\u3005-\uffff]/;
 const EACH_HAN = new RegExp(`[${HAN}]`, "gu");
-// deno-lint-ignore no-control-regex -- ASCII is what most texts are, and what takes a fifth of the time
+// deno-lint-ignore no-control-regex -- most texts are ASCII, and quicker to read as such
 const NOT_ASCII = /[^\u0000-\u007f]/;
 const ASCII_WORD = /[A-Za-z0-9]+/g;
 const LETTER = "\\p{L}\\p{N}\\p{Co}\\u0300-\\u036f";
