@@ -1,8 +1,10 @@
 /** Deno's composition root: configuration, host, rooms, server; and the way down on SIGTERM. */
 import { rooms } from "./rooms/channels/mod.ts";
 import { readConfig } from "./rooms/config.ts";
+import { outsideAnalyzer } from "./rooms/documents/analyzer.ts";
 import { build } from "./rooms/house.ts";
 import { denoHost, holdDataDir, journal, measureProcess } from "./rooms/hosts/deno.ts";
+import { DenoDocuments } from "./rooms/hosts/deno_documents.ts";
 import { isDevelopment, signingSecret, tokenConfig } from "./rooms/hosts/deno_secret.ts";
 import { packFrame } from "./rooms/hosts/deno_wire.ts";
 import { serve } from "./rooms/hosts/deno_server.ts";
@@ -20,7 +22,9 @@ async function start(): Promise<void> {
   const config = readConfig(Deno.env.toObject());
   holdDataDir(config.DATA_DIR);
   const verify = verifier(tokenConfig(config));
-  const host = denoHost(`${config.DATA_DIR}/caseroom.db`);
+  const analyzer = config.ANALYZER_URL ? outsideAnalyzer(config.ANALYZER_URL, { timeoutMs: config.limits.analyzer_ms }) : undefined;
+  const documents = new DenoDocuments({ dataDir: config.DATA_DIR, limits: config.limits, analyzer, report: journal.report });
+  const host = denoHost(`${config.DATA_DIR}/caseroom.db`, documents.host);
   const { registry, gateway, app, metrics } = build({
     host,
     rooms,
@@ -51,6 +55,8 @@ async function start(): Promise<void> {
     journal.note("draining", { sockets: gateway.size }, true);
     await gateway.drain(config.DRAIN_MS);
     registry.gate.drain();
+    // What they were at is done again.
+    await documents.close();
     await Promise.race([server.stop(), new Promise((resolve) => setTimeout(resolve, 1000))]);
     host.sql.close();
     journal.note("ended", {}, true);

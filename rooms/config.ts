@@ -29,6 +29,7 @@ const Environment = z.object({
   DRAIN_MS: wholeNumber(0, 600_000).default(1000).describe(
     "over how long sockets are closed when the server is told to end, in ms: so that they do not all come back at once",
   ),
+  ANALYZER_URL: z.url({ protocol: /^https?$/ }).optional().describe("a model of your own that analyses documents, asked by POST"),
   METRICS_TOKEN: z.string().min(16).regex(/^[!-~]*$/, "it has characters that no bearer can carry").optional().describe(
     "the bearer that opens `/metrics` to others than this machine, at least 16 characters",
   ),

@@ -46,8 +46,8 @@ const Entity = z.object({
 /** What processing found. */
 export const Results = z.looseObject({
   entities: z.array(Entity).optional(),
-  key_dates: z.array(z.looseObject({ text: z.string(), date: z.string() })).optional(),
-  monetary_amounts: z.array(z.looseObject({ text: z.string(), amount: z.number(), currency: z.string() })).optional(),
+  key_dates: z.array(z.object({ text: z.string(), date: z.string(), context: z.string().optional() })).optional(),
+  monetary_amounts: z.array(z.object({ text: z.string(), amount: z.number(), currency: z.string(), context: z.string().optional() })).optional(),
   summary: z.string().optional(),
   privilege_analysis: PrivilegeAnalysis.optional(),
 });

@@ -21,6 +21,8 @@ const JOB = `create table job_state (room text not null primary key, case_id tex
 
 /** So many documents of one job are handed out at once. */
 const WINDOW = 16;
+/** So many files that were found in a document are told to its case in one turn: an archive may have 100,000. */
+const TOLD_AT_ONCE = 100;
 /** So many of its exceptions are told with its state. */
 const LISTED = 100;
 
@@ -202,8 +204,8 @@ function worked(ctx: RoomContext, { document: { id } }: Extract<Labour, { do: "p
   const [said, why] = [JSON.stringify(results ?? {}), trouble ? JSON.stringify(trouble) : null];
   ctx.sql`update job_document set status = 'read', results = ${said}, trouble = ${why} where room = ${ctx.room} and id = ${id}`;
   // First what is in it: it is not to be seen before it is known whether that may be.
-  if (inner.length > 0) {
-    const found: CaseCall = { tell: "inner", job_id: ctx.id, document_id: id, files: inner };
+  for (let at = 0; at < inner.length; at += TOLD_AT_ONCE) {
+    const found: CaseCall = { tell: "inner", job_id: ctx.id, document_id: id, files: inner.slice(at, at + TOLD_AT_ONCE) };
     ctx.call(`case/${job.case_id}`, found);
     ctx.sql`update job_state set waits = waits + 1 where room = ${ctx.room}`;
   }

@@ -101,7 +101,10 @@ class Search {
     const fresh = results.filter(({ id }) => !this.#seen.has(key(case_id, id)));
     const question: CaseQuestion = { ask: "found", user, ids: fresh.map(({ id }) => id), indexed };
     const known = new Map((await outside.ask<ReturnType<typeof shownOf>[]>(`case/${case_id}`, question)).map((document) => [document.id, document]));
-    const found = fresh.filter(({ id }) => known.has(id)).map((hit) => foundOf(case_id, hit, known.get(hit.id)!));
+    // How well a document fits depends on all that there are: whoever may not see all is told its place only.
+    const found = fresh.filter(({ id }) => known.has(id)).map((hit, place) =>
+      foundOf(case_id, all ? hit : { ...hit, score: 1 / (1 + place) }, known.get(hit.id)!)
+    );
     this.#changes.set(case_id, change);
     // What an index counts may be hidden since: whoever may not see all is told of what he may see, and of nothing else.
     this.#total += all ? Math.max(total, found.length) : found.length;

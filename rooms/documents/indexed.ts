@@ -31,6 +31,8 @@ export interface SearchOptions {
   readonly all: boolean;
   /** Inclusive days, YYYY-MM-DD. */
   readonly dates?: { readonly start?: string; readonly end?: string };
+  /** Only what came or changed after that, as an earlier search was told. */
+  readonly after?: number;
   /** How many results. */
   readonly limit: number;
   /** How many matches are ranked, the newest. */
@@ -44,10 +46,11 @@ export interface Hit {
   snippets: string[];
 }
 
-/** `total` is exact up to 10,000 matches. `documents`: how many were searched. */
+/** `total` is exact up to 10,000 matches. `documents`: how many there are in the index, hidden ones too: not to be told. `change`: how far it is. */
 export interface Found {
   results: Hit[];
   total: number;
   exact: boolean;
   documents: number;
+  change: number;
 }

@@ -46,20 +46,20 @@ export interface MonetaryAmount {
 }
 
 /** `weight`: above zero it speaks for privilege, below against. `evidence`: a short quote. */
-export interface Factor {
+export type Factor = {
   factor: string;
   weight: number;
   evidence: string;
-}
+};
 
-export interface Analysis {
+export type Analysis = {
   is_privileged: boolean;
   privilege_type: PrivilegeType;
   confidence: number;
   factors: Factor[];
   recommended_action: string;
   review_required: boolean;
-}
+};
 
 /** As JSON at most 48,000 UTF-16 units; every string is one line of well-formed Unicode without control characters. */
 export interface Results {

@@ -25,8 +25,10 @@ const DAY = /^\d{4}-\d\d-\d\d$/;
 const SCHEMA = `
   create table document (key integer primary key, id text not null unique, puts integer not null default 0, visible integer not null default 0,
     date text, revision integer not null default -1, coding integer not null default -1, type text not null default '',
-    custodian text not null default '', tags text not null default '[]', marked_custodian text, marked_tags text, coded text not null default '[]') strict;
-  create table tally (documents integer not null, visible integer not null) strict;
+    custodian text not null default '', tags text not null default '[]', marked_custodian text, marked_tags text, coded text not null default '[]',
+    change integer not null default 0) strict;
+  create index document_change on document (change);
+  create table tally (documents integer not null, change integer not null) strict;
   insert into tally values (0, 0);
   create table body (key integer primary key, text text not null, title text not null, subject text not null, sender text not null,
     recipients text not null, filename text not null) strict;
@@ -116,14 +118,14 @@ export class SearchIndex {
         this.#run("insert into words (rowid, text, title, subject, sender, recipients, filename) values (?, ?, ?, ?, ?, ?, ?)", row.key, ...texts.map(spread));
       }
       for (const { row } of entered) this.#label(row);
-      const added = entered.filter(({ row }) => row.puts === 1);
-      this.#tally(added.length, added.filter(({ row }) => row.visible === 1).length);
+      this.#tally(entered.map(({ row }) => row.key), entered.filter(({ row }) => row.puts === 1).length);
     });
   }
 
-  /** Counting takes as long as finding. */
-  #tally(documents: number, visible: number): void {
-    this.#run("update tally set documents = documents + ?, visible = visible + ?", documents, visible);
+  /** Counting takes as long as finding. What changed carries the number of the change, so that who has seen all before it finds just that. */
+  #tally(changed: Iterable<number>, added: number): void {
+    this.#run("update tally set documents = documents + ?, change = change + 1", added);
+    for (const key of changed) this.#run("update document set change = (select change from tally) where key = ?", key);
   }
 
   #enter(document: Indexed): { row: Entered; texts: string[] } {
@@ -145,17 +147,17 @@ export class SearchIndex {
     this.#atomic("immediate", () => {
       // The last state of each; its labels are written once.
       const relabelled = new Map<number, Row>();
-      let shown = 0;
+      const touched = new Set<number>();
       for (const change of changes) {
         const row = this.#row(change.id);
         const next = changed(row, change);
         this.#run(MARK, next.revision, next.coding, next.visible, next.marked_custodian, next.marked_tags, next.coded, row.key);
         if (row.puts === 0) continue;
-        shown += next.visible - row.visible;
+        touched.add(row.key);
         const [before, after] = [row, next].map(({ marked_custodian, marked_tags, coded }) => JSON.stringify([marked_custodian, marked_tags, coded]));
         if (before !== after) relabelled.set(row.key, next);
       }
-      this.#tally(0, shown);
+      this.#tally(touched, 0);
       for (const key of relabelled.keys()) this.#run("delete from labels where rowid = ?", key);
       for (const row of relabelled.values()) this.#label(row);
     });
@@ -187,19 +189,19 @@ export class SearchIndex {
   }
 
   /** Newest matches first up to `candidates`, the best of these. Bounded by the number of documents, whatever the query. */
-  search(query: Query, { all, dates, limit, candidates }: SearchOptions): Found {
+  search(query: Query, { limit, candidates, ...options }: SearchOptions): Found {
     return this.#atomic("deferred", () => {
-      const plan = planOf(query, all, dates);
+      const plan = planOf(query, options);
       const ranked = this.#candidates(plan, candidates);
       const best = ranked.toSorted((a, b) => b.score - a.score || b.key - a.key).slice(0, limit);
       const seen = ranked.length < candidates ? ranked.length : this.#total(plan);
       const snippets = new Snippets(query);
-      const tally = this.#prepared("select documents, visible from tally").get() as { documents: number; visible: number };
+      const tally = this.#prepared("select documents, change from tally").get() as { documents: number; change: number };
       return {
         results: best.map(({ key, score }) => this.#hit(key, score, snippets)),
         total: Math.min(seen, MAX_TOTAL),
         exact: seen <= MAX_TOTAL,
-        documents: all ? tally.documents : tally.visible,
+        ...tally,
       };
     });
   }
@@ -296,16 +298,18 @@ interface Plan {
   readonly rank: string | null;
 }
 
-function planOf(query: Query, everything: boolean, dates: SearchOptions["dates"]): Plan {
+function planOf(query: Query, { all: everything, dates, after }: Omit<SearchOptions, "limit" | "candidates">): Plan {
   const { match, condition, rank, ranked } = translate(query);
   const where = all([
     ...(match === null ? [] : [{ sql: "words match ?", parameters: [match] }]),
     { sql: "d.puts > 0", parameters: [] },
     ...(everything ? [] : [{ sql: "d.visible = 1", parameters: [] }]),
     ...(dates?.start !== undefined || dates?.end !== undefined ? [daysCondition(dates)] : []),
+    ...(after !== undefined ? [{ sql: "d.change > ?", parameters: [after] }] : []),
     condition,
   ]);
-  // A cross join is run in this order: The other way round FTS5 would be asked once for every document.
+  // A cross join is run in this order. Of what changed lately there is little: there FTS5 is asked once for each.
+  if (match !== null && after !== undefined) return { from: "document d cross join words on words.rowid = d.key", where, key: "words.rowid", ranked, rank };
   return match === null
     ? { from: "document d", where, key: "d.key", ranked, rank }
     : { from: "words cross join document d on d.key = words.rowid", where, key: "words.rowid", ranked, rank };

@@ -12,13 +12,14 @@ const HASH = /^[0-9a-f]{64}$/;
 /** What is asked of the disk, so that tests can let it fail. */
 export type Disk = Pick<typeof Deno, "open" | "rename" | "remove" | "chmod" | "stat" | "lstat" | "realPath">;
 
-/** A file that is written, but has no name yet: to be kept or dropped. */
-export class Upload {
-  #file: Deno.FsFile | null;
+/** So many files are open at once for one caller: he may have thousands. */
+const AT_ONCE = 64;
 
-  constructor(private readonly blobs: DenoBlobs, file: Deno.FsFile, readonly path: string, readonly hash: string, readonly size: number) {
-    this.#file = file;
-  }
+/** A file that is written, but has no name yet: to be kept or dropped. It is not open meanwhile: there may be thousands. */
+export class Upload {
+  #waits = true;
+
+  constructor(private readonly blobs: DenoBlobs, readonly path: string, readonly hash: string, readonly size: number) {}
 
   /** Durable under its hash when it resolves. Rejects with Refusal `unavailable`; then nothing is left to keep. */
   keep(): Promise<void> {
@@ -26,14 +27,14 @@ export class Upload {
   }
   /** Nothing of it is left. Does nothing when it is being kept. */
   async drop(): Promise<void> {
-    if (this.#file) await this.blobs.discard(this.take(), this.path);
+    if (!this.#waits) return;
+    this.take();
+    await this.blobs.discard(this.path);
   }
-  /** The open file, which is whoever's who takes it to close. Throws TypeError when it was kept or dropped before. */
-  take(): Deno.FsFile {
-    const file = this.#file;
-    if (!file) throw new TypeError("Cannot keep an upload twice, or when it is dropped");
-    this.#file = null;
-    return file;
+  /** Whoever takes it sees to it. Throws TypeError when it was kept or dropped before. */
+  take(): void {
+    if (!this.#waits) throw new TypeError("Cannot keep an upload twice, or when it is dropped");
+    this.#waits = false;
   }
 }
 
@@ -52,6 +53,11 @@ export class DenoBlobs {
     for (const { name } of Deno.readDirSync(this.#uploads)) Deno.removeSync(`${this.#uploads}/${name}`, { recursive: true });
     using folder = Deno.openSync(dataDir);
     folder.syncSync();
+  }
+
+  /** Where the originals are. */
+  get folder(): string {
+    return this.#blobs;
   }
 
   /** Where children may write what is to be adopted. */
@@ -74,10 +80,12 @@ export class DenoBlobs {
         if (size > limit) throw tooLarge(limit);
         await this.#write(file, hash, chunk);
       }
-      return new Upload(this, file, path, hash.digest("hex"), size);
+      return new Upload(this, path, hash.digest("hex"), size);
     } catch (error) {
-      await this.discard(file, path);
+      await this.discard(path);
       throw error;
+    } finally {
+      file.close();
     }
   }
 
@@ -91,25 +99,28 @@ export class DenoBlobs {
 
   /** Keeps several at once: they are synced side by side, and the folder once. Rejects with Refusal `unavailable` when one cannot be kept; the others may be. */
   async keepAll(uploads: readonly Upload[]): Promise<void> {
-    const all = uploads.map((upload) => ({ upload, file: upload.take() }));
-    const kept = await Promise.allSettled(all.map(({ upload, file }) => this.#place(upload, file)));
-    const failed = kept.find((result) => result.status === "rejected");
+    for (const upload of uploads) upload.take();
+    let failed: PromiseRejectedResult | undefined;
+    for (let at = 0; at < uploads.length; at += AT_ONCE) {
+      const kept = await Promise.allSettled(uploads.slice(at, at + AT_ONCE).map((upload) => this.#place(upload)));
+      failed ??= kept.find((result) => result.status === "rejected");
+    }
     if (failed) throw failed.reason;
-    if (all.length > 0) await this.#syncFolder();
+    if (uploads.length > 0) await this.#syncFolder();
   }
 
   /** Under its name, once its content is on disk. */
-  async #place({ path, hash, size }: Upload, file: Deno.FsFile): Promise<void> {
+  async #place({ path, hash, size }: Upload): Promise<void> {
     const target = this.path(hash);
     try {
       // It got that name when it was on disk: only the folder may still have to be synced, and is.
       const known = await this.disk.stat(target).catch(() => null);
-      if (known?.size === size) return await this.discard(file, path);
+      if (known?.size === size) return await this.discard(path);
+      using file = await onDisk(this.disk.open(path, { write: true }));
       await onDisk(file.syncData());
       await onDisk(this.disk.rename(path, target));
-      file.close();
     } catch (error) {
-      await this.discard(file, path);
+      await this.discard(path);
       throw error;
     }
   }
@@ -167,10 +178,9 @@ export class DenoBlobs {
         hash.update(piece.subarray(0, read));
       }
       await onDisk(this.disk.chmod(path, 0o600));
-      return new Upload(this, file, path, hash.digest("hex"), size);
-    } catch (error) {
+      return new Upload(this, path, hash.digest("hex"), size);
+    } finally {
       file.close();
-      throw error;
     }
   }
 
@@ -192,10 +202,14 @@ export class DenoBlobs {
     return `${this.#blobs}/${hash}`;
   }
 
-  /** Closes and removes a file that came to nothing. Never rejects: what is left is swept at the next start. */
-  async discard(file: Deno.FsFile, path: string): Promise<void> {
-    file.close();
-    await this.disk.remove(path).catch(() => {});
+  /** A name for a folder under `uploads/` that nobody else has. */
+  scratch(): string {
+    return `${this.#uploads}/${randomUUID()}`;
+  }
+
+  /** Removes a file that came to nothing, or a scratch folder. Never rejects: what is left is swept at the next start. */
+  async discard(path: string): Promise<void> {
+    await this.disk.remove(path, { recursive: true }).catch(() => {});
   }
 }
 

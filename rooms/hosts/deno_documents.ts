@@ -13,14 +13,19 @@ import { sha256 } from "./deno.ts";
 import { DenoBlobs } from "./deno_blobs.ts";
 import { Pool, TaskFailed } from "./deno_pool.ts";
 
-/** Resident bytes of a child. */
+/** Resident bytes of a child; megabytes of its heap. */
 const MEMORY_BYTES = 1_073_741_824;
+const HEAP_MB = 768;
+/** Where the children's programs are: they run one more time in a thread, which reads them anew. */
+const PROGRAMS = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
 /** Of a text, in UTF-16 units, what an outside analyzer is shown. */
 const SHOWN = 1_000_000;
 /** How long a summary is waited for that somebody asked for, in milliseconds. */
 const AT_ONCE_MS = 3000;
 /** What is short. */
 const SHORT_MS = 10_000;
+/** Files from inside a document that are kept together. */
+const ADOPTED = 64;
 
 type Process = Extract<Labour, { do: "process" }>;
 
@@ -35,11 +40,19 @@ export interface DocumentsOptions {
 export class DenoDocuments {
   readonly blobs: DenoBlobs;
   readonly #pool: Pool;
+  readonly #indexes: string;
 
   constructor(private readonly options: DocumentsOptions) {
-    const { dataDir, report } = options;
+    const { dataDir, limits, report } = options;
     this.blobs = new DenoBlobs(dataDir);
     Deno.mkdirSync(`${dataDir}/search`, { recursive: true, mode: 0o700 });
+    this.#indexes = Deno.realPathSync(`${dataDir}/search`);
+    const [written, read] = [[this.#indexes, this.blobs.uploads], [this.blobs.folder, PROGRAMS]];
+    const args = [
+      ...["--no-prompt", "--cached-only", "--ignore-env", `--v8-flags=--max-old-space-size=${HEAP_MB}`],
+      ...[`--allow-read=${[...written, ...read]}`, `--allow-write=${written}`, `${PROGRAMS}/hosts/deno_documents_child.ts`],
+    ];
+    this.#pool = new Pool({ args, lanes: { read: limits.readers, search: limits.searchers }, memoryBytes: MEMORY_BYTES, report });
   }
 
   get host(): Pick<Host, "work" | "blobs"> {
@@ -65,7 +78,7 @@ export class DenoDocuments {
     }
   }
   #index(caseId: string): string {
-    return `${this.options.dataDir}/search/${sha256(caseId)}.db`;
+    return `${this.#indexes}/${sha256(caseId)}.db`;
   }
 
   async #run<T>(lane: "read" | "search", task: Task, deadlineMs: number, { owner, signal, note }: Work): Promise<T> {
@@ -102,7 +115,7 @@ export class DenoDocuments {
       const { facts, trouble } = read;
       if (trouble) return { trouble };
       const results = theirs ? await this.#askAnalyzer(labour, read, steps, work) : read.results;
-      const kept = await this.blobs.adopt(read.inner.map(({ path }) => path), limits.upload_bytes);
+      const kept = await this.#adopt(read.inner.map(({ path }) => path));
       const inner = read.inner.map(({ filename, content_type, kind }, index) => ({ filename, content_type, kind, ...kept[index] }));
       return { facts, results, inner };
     } catch (error) {
@@ -110,8 +123,14 @@ export class DenoDocuments {
       if (error.code === "failed") this.options.report(error, "reading a document");
       return { trouble: { code: error.code, error: EXCEPTIONS[error.code] } };
     } finally {
-      await this.blobs.clear(task.out);
+      await this.blobs.discard(task.out);
     }
+  }
+
+  async #adopt(paths: readonly string[]): Promise<{ hash: string; size: number }[]> {
+    const adopted = [];
+    for (let at = 0; at < paths.length; at += ADOPTED) adopted.push(...await this.blobs.adopt(paths.slice(at, at + ADOPTED), this.options.limits.upload_bytes));
+    return adopted;
   }
 
   /** Without an answer, our own rules are better than none. */
@@ -138,7 +157,7 @@ export class DenoDocuments {
       if (error instanceof TaskFailed) return {};
       throw error;
     } finally {
-      await this.blobs.clear(task.out);
+      await this.blobs.discard(task.out);
     }
   }
 
