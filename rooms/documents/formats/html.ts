@@ -21,7 +21,7 @@ export async function readHtml(bytes: Uint8Array): Promise<Extracted> {
 export function textOfHtml(html: Iterable<string>): Pick<Extracted, "text" | "truncated" | "title"> {
   const page = new Page();
   scan(html, "html", page, () => page.body.full);
-  return { ...plain(page.body.text.trim()), title: line(page.title) };
+  return { ...plain(page.body.text.trim()), title: line(page.title.replace(/\s+/g, " ")) };
 }
 
 class Page {

@@ -1,4 +1,7 @@
-/** PDF, page by page: a page that is damaged loses its own text only. */
+/**
+ * PDF, page by page: a page that is damaged loses its own text only. A font can make the parser fill all memory that there is;
+ * nothing but the limits of the process that it runs in holds it back.
+ */
 import { Exception, type Extracted, Gathered, iso, line, plain } from "./extracted.ts";
 
 const MAX_PAGES = 20_000;
@@ -24,8 +27,18 @@ export async function readPdf(bytes: Uint8Array): Promise<Extracted> {
   }
 }
 
+let loading: Promise<typeof import("unpdf")> | undefined;
+
+async function load(): Promise<typeof import("unpdf")> {
+  // What is wrong with an object is also said by promises that nobody in there waits for; one of them would end the process.
+  globalThis.addEventListener("unhandledrejection", (event) => {
+    if (event.reason instanceof Error && /\bunpdf\b/.test(event.reason.stack ?? "")) event.preventDefault();
+  });
+  return await import("unpdf");
+}
+
 async function open(bytes: Uint8Array): Promise<Document> {
-  const { getDocumentProxy } = await import("unpdf");
+  const { getDocumentProxy } = await (loading ??= load());
   try {
     // It takes the buffer for itself. Nothing is fetched, drawn, or compiled; it speaks of errors only by throwing them.
     return await getDocumentProxy(bytes.slice(), {
