@@ -152,8 +152,9 @@ function call(ctx: RoomContext, id: string, privilege: Privilege): void {
 }
 
 /**
- * A document is attached to another one. They are seen together or not at all, as long as no person has decided on either:
- * each counts those above and below it of which it is not known that they may be seen.
+ * A document is attached to another one, and inherits: as long as no person has decided on it, it is seen only with all that
+ * it is attached to. Each counts those above and below it of which it is not known that they may be seen; whoever may not
+ * see all of what is below has not its original either, which holds it.
  */
 export function attach(ctx: RoomContext, child: string, parent: string): void {
   const [above, below] = [[parent, ...relatives(ctx, parent).parents], [child, ...relatives(ctx, child).children]];
@@ -176,12 +177,11 @@ export function relatives(ctx: RoomContext, id: string): { parents: string[]; ch
   return { parents, children };
 }
 
-/** Who may see a document and its relatives, once something about one of them has changed. Returns whether that is new for itself. */
+/** Who may see a document and what is attached to it, once something about it has changed. Returns whether that is new for itself. */
 function settle(ctx: RoomContext, id: string): boolean {
   const rows = ctx.sql`select id, visible from case_document where room = ${ctx.room}
-    and visible <> (cleared and (decided or (doubts_above = 0 and doubts_below = 0)))
-    and (id = ${id} or id in (select child from case_family where room = ${ctx.room} and parent = ${id})
-      or id in (select parent from case_family where room = ${ctx.room} and child = ${id}))`;
+    and visible <> (cleared and (decided or doubts_above = 0))
+    and (id = ${id} or id in (select child from case_family where room = ${ctx.room} and parent = ${id}))`;
   for (const row of rows) show(ctx, String(row.id), row.visible !== 1);
   return rows.some((row) => row.id === id);
 }

@@ -62,13 +62,13 @@ export type Analysis = {
 };
 
 /** As JSON at most 48,000 UTF-16 units; every string is one line of well-formed Unicode without control characters. */
-export interface Results {
+export type Results = {
   entities?: Entity[];
   key_dates?: KeyDate[];
   monetary_amounts?: MonetaryAmount[];
   summary?: string;
   privilege_analysis?: Analysis;
-}
+};
 
 /** How many entries a list may have, and how many UTF-16 units a string and the whole as JSON. */
 export const BOUNDS = { entities: 200, dates: 50, amounts: 50, factors: 20, summary: 1500, name: 120, quote: 160, whole: 48_000 } as const;

@@ -301,11 +301,11 @@ interface Plan {
 function planOf(query: Query, { all: everything, dates, after }: Omit<SearchOptions, "limit" | "candidates">): Plan {
   const { match, condition, rank, ranked } = translate(query);
   const where = all([
+    ...(after !== undefined ? [{ sql: "d.change > cast(? as integer)", parameters: [String(after)] }] : []),
     ...(match === null ? [] : [{ sql: "words match ?", parameters: [match] }]),
     { sql: "d.puts > 0", parameters: [] },
     ...(everything ? [] : [{ sql: "d.visible = 1", parameters: [] }]),
     ...(dates?.start !== undefined || dates?.end !== undefined ? [daysCondition(dates)] : []),
-    ...(after !== undefined ? [{ sql: "d.change > ?", parameters: [after] }] : []),
     condition,
   ]);
   // A cross join is run in this order. Of what changed lately there is little: there FTS5 is asked once for each.
