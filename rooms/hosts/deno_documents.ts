@@ -7,6 +7,7 @@ import type { Read, Task } from "../documents/tasks.ts";
 import type { Host, Work } from "../host.ts";
 import type { Limits } from "../limits.ts";
 import { Buffer } from "node:buffer";
+import { fileURLToPath } from "node:url";
 import { EXCEPTIONS } from "../../protocol/channels/processing.ts";
 import { Refusal } from "../../protocol/reason.ts";
 import { sha256 } from "./deno.ts";
@@ -17,7 +18,7 @@ import { Pool, TaskFailed } from "./deno_pool.ts";
 const MEMORY_BYTES = 1_073_741_824;
 const HEAP_MB = 768;
 /** Where the children's programs are: they run one more time in a thread, which reads them anew. */
-const PROGRAMS = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
+const PROGRAMS = ["../../protocol", "../documents", "."].map((folder) => fileURLToPath(new URL(folder, import.meta.url)));
 /** Of a text, in UTF-16 units, what an outside analyzer is shown. */
 const SHOWN = 1_000_000;
 /** How long a summary is waited for that somebody asked for, in milliseconds. */
@@ -47,10 +48,10 @@ export class DenoDocuments {
     this.blobs = new DenoBlobs(dataDir);
     Deno.mkdirSync(`${dataDir}/search`, { recursive: true, mode: 0o700 });
     this.#indexes = Deno.realPathSync(`${dataDir}/search`);
-    const [written, read] = [[this.#indexes, this.blobs.uploads], [this.blobs.folder, PROGRAMS]];
+    const [written, read] = [[this.#indexes, this.blobs.uploads], [this.blobs.folder, ...PROGRAMS]];
     const args = [
       ...["--no-prompt", "--cached-only", "--ignore-env", `--v8-flags=--max-old-space-size=${HEAP_MB}`],
-      ...[`--allow-read=${[...written, ...read]}`, `--allow-write=${written}`, `${PROGRAMS}/hosts/deno_documents_child.ts`],
+      ...[`--allow-read=${[...written, ...read]}`, `--allow-write=${written}`, fileURLToPath(new URL("deno_documents_child.ts", import.meta.url))],
     ];
     this.#pool = new Pool({ args, lanes: { read: limits.readers, search: limits.searchers }, memoryBytes: MEMORY_BYTES, report });
   }

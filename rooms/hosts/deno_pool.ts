@@ -9,7 +9,7 @@ import type { Ending } from "./deno_process.ts";
 export { TaskFailed, type TaskFailure } from "./deno_child.ts";
 
 export interface PoolOptions {
-  /** The child's program and its permissions, as arguments to `deno run`. */
+  /** The child's permissions and, last, its program, as arguments to `deno run`. It must be able to read what it imports of our files (see serveTasks). */
   readonly args: readonly string[];
   /** Children of each lane: tasks of one lane never wait for those of another. */
   readonly lanes: Readonly<Record<string, number>>;
