@@ -31,7 +31,7 @@ const LAYERS: readonly (readonly string[])[] = [
 ];
 
 /** Places where a runtime may be spoken to. */
-const OF_A_RUNTIME = /^(rooms\/hosts\/|rooms\/tasks\/|main\.ts$)/;
+const OF_A_RUNTIME = /^(rooms\/hosts\/|rooms\/tasks\/|rooms\/documents\/(tasks|search_index)\.ts$|main\.ts$)/;
 
 interface Source {
   readonly path: string;
@@ -111,7 +111,7 @@ Deno.test("layers: time, chance and timers are the host's: protocol/ and rooms/ 
   }
 });
 
-Deno.test("layers: node:sqlite is opened in one file", () => {
+Deno.test("layers: node:sqlite is opened in two files: the store, and the index in its own process", () => {
   const openers = sources.filter(({ path, outer }) => outer.includes("node:sqlite") && !path.startsWith("rooms/tasks/")).map(({ path }) => path);
-  assertEquals(openers, ["rooms/hosts/deno_sql.ts"]);
+  assertEquals(openers, ["rooms/documents/search_index.ts", "rooms/hosts/deno_sql.ts"]);
 });

@@ -26,7 +26,7 @@ import {
 } from "./documents.ts";
 import type { CaseCall, CaseQuestion, Labour } from "./messages.ts";
 import { appear, shown, updatePresence } from "./online.ts";
-import { decide, held, seesAll, seesEvent, shownTo, suggest } from "./privilege.ts";
+import { decide, seesAll, seesEvent, shownTo, suggest } from "./privilege.ts";
 import { privilegeLog } from "./privilege_log.ts";
 
 /** A record of one case that speaks of another would mislead whoever reads it. */
@@ -63,7 +63,7 @@ function summarize(ctx: Context<typeof caseChannel>, document_id: string) {
   const pending = { document_id, status: "pending" as const };
   if (summary !== undefined) return done(summary);
   if (status !== "completed" || known.hash === undefined) return pending;
-  const labour: Labour = { do: "summarize", case_id: ctx.id, document: forJob(ctx, known, false) };
+  const labour: Labour = { do: "summarize", case_id: ctx.id, document: forJob(known, false) };
   return new Later(
     (signal, outside) => outside.work<{ summary?: string }>(labour, signal),
     (ctx: Context<typeof caseChannel>, { summary }: { summary?: string }) => {

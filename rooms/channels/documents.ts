@@ -89,7 +89,7 @@ function describe(ctx: RoomContext, user: string, { filename, content_type, size
   return { ...described, status: "pending", tags, title, custodian, metadata: more, uploaded_by: user };
 }
 
-export function forJob(ctx: RoomContext, { document, visible, hash }: Held, own: boolean): JobDocument {
+export function forJob({ document, visible, hash }: Held, own: boolean): JobDocument {
   const { id, filename = "", content_type = "", tags = [], custodian = "" } = document;
   if (hash === undefined) throw new Refusal("not_found", { message: `${id}: its content is not kept here` });
   return { id, hash, filename, content_type, visible, own, tags, custodian };
@@ -112,7 +112,7 @@ export function register(ctx: RoomContext, user: User, files: readonly Kept[], n
     const document = describe(ctx, user.id, file);
     if (known === undefined) {
       add(ctx, document, file.hash, job);
-      own.push(forJob(ctx, held(ctx, document.id)!, true));
+      own.push(forJob(held(ctx, document.id)!, true));
       here.add(document.id);
     } else setAside++;
     return document;
@@ -130,7 +130,7 @@ function add(ctx: RoomContext, document: DocumentShown, hash: string, job: strin
 export function run(ctx: RoomContext, user: User, name: Workflow, ids: readonly string[]): string {
   require(user, "upload");
   const job = ctx.newId("job");
-  const documents = [...new Set(ids)].map((id) => forJob(ctx, seen(ctx, user, id), false));
+  const documents = [...new Set(ids)].map((id) => forJob(seen(ctx, user, id), false));
   for (const { id } of documents) ctx.sql`update case_document set job = ${job} where room = ${ctx.room} and id = ${id}`;
   begin(ctx, job, name, user.id, documents, 0);
   return job;
@@ -141,7 +141,7 @@ export function summarizeLater(ctx: RoomContext, id: string): void {
   const known = held(ctx, id);
   if (!known || known.document.status !== "completed") return;
   put(ctx, { ...known.document, status: "processing" });
-  begin(ctx, ctx.newId("job"), "summarization", "", [forJob(ctx, known, false)], 0);
+  begin(ctx, ctx.newId("job"), "summarization", "", [forJob(known, false)], 0);
 }
 
 /** What came of one that was done at once. */
@@ -193,7 +193,7 @@ function takeOne(ctx: RoomContext, job: string, outer: DocumentShown, file: Inne
   if (known !== undefined) return [];
   const own = held(ctx, id)!;
   ctx.announce(caseChannel, "document:uploaded", { document: shownTo(ctx, own.document, true) });
-  return [forJob(ctx, own, false)];
+  return [forJob(own, false)];
 }
 
 function takeProcessed(ctx: RoomContext, { job_id, document_id, facts, results, trouble }: Extract<CaseCall, { tell: "processed" }>): void {
@@ -304,6 +304,6 @@ function checkIndex(ctx: RoomContext, indexed: number): void {
     const some = ids.slice(at, at + REBUILT).map((id) => ({ id, known: held(ctx, id)! }));
     const labour: Labour = { do: "mark", case_id: ctx.id, changes: some.map(({ id, known }) => ({ id, revision: known.revision, visible: known.visible })) };
     ctx.work(labour);
-    begin(ctx, ctx.newId("job"), "text_extraction", "", some.map(({ known }) => forJob(ctx, known, false)), 0);
+    begin(ctx, ctx.newId("job"), "text_extraction", "", some.map(({ known }) => forJob(known, false)), 0);
   }
 }

@@ -105,7 +105,7 @@ async function read(
     // Only who reads files needs what reads them.
     const { extract } = await import("./extract.ts");
     const { path, filename, content_type } = original;
-    extracted = await extract({ bytes: readFileSync(path), filename, content_type }, ({ bytes, ...found }) => {
+    extracted = await extract({ bytes: plainBytes(readFileSync(path)), filename, content_type }, ({ bytes, ...found }) => {
       if (inner.length === 0) mkdirSync(out, { recursive: true });
       const path = `${out}/${inner.length}`;
       writeFileSync(path, bytes, { mode: 0o600 });
@@ -126,6 +126,11 @@ async function read(
   // What is inside was found before: its documents are there.
   const isFirst = operations.includes("text_extraction");
   return { facts, results, inner: isFirst ? inner : [], text: wants_text === undefined ? undefined : text.slice(0, wants_text) };
+}
+
+/** Some libraries take no Buffer. */
+function plainBytes({ buffer, byteOffset, length }: Uint8Array): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, length);
 }
 
 function put(

@@ -16,7 +16,7 @@ import { Pool, TaskFailed } from "./deno_pool.ts";
 
 /** Resident bytes of a child; megabytes of its heap. */
 const MEMORY_BYTES = 1_073_741_824;
-const HEAP_MB = 768;
+const HEAP_MB = 512;
 /** Where the children's programs are: they run one more time in a thread, which reads them anew. */
 const PROGRAMS = ["../../protocol", "../documents", "."].map((folder) => fileURLToPath(new URL(folder, import.meta.url)));
 /** Of a text, in UTF-16 units, what an outside analyzer is shown. */
@@ -50,7 +50,7 @@ export class DenoDocuments {
     this.#indexes = Deno.realPathSync(`${dataDir}/search`);
     const [written, read] = [[this.#indexes, this.blobs.uploads], [this.blobs.folder, ...PROGRAMS]];
     const args = [
-      ...["--no-prompt", "--cached-only", "--ignore-env", `--v8-flags=--max-old-space-size=${HEAP_MB}`],
+      ...["--no-prompt", "--cached-only", "--frozen", "--deny-import", "--ignore-env", `--v8-flags=--max-old-space-size=${HEAP_MB}`],
       ...[`--allow-read=${[...written, ...read]}`, `--allow-write=${written}`, fileURLToPath(new URL("deno_documents_child.ts", import.meta.url))],
     ];
     this.#pool = new Pool({ args, lanes: { read: limits.readers, search: limits.searchers }, memoryBytes: MEMORY_BYTES, report });

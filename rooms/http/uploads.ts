@@ -1,5 +1,4 @@
 /** How files come in: many at once as a form, or one for a ticket. They go to disk as they come, and are in the case all together or not at all. */
-import { Readable } from "node:stream";
 import { Busboy, type BusboyFileStream, type BusboyInstance } from "@fastify/busboy";
 import { type Context, Hono } from "hono";
 import { Metadata } from "../../protocol/channels/case.ts";
@@ -134,19 +133,21 @@ interface Parts {
   file(stream: BusboyFileStream, filename: string, type: string): Promise<unknown>;
 }
 
-function parse(request: Request, limits: Limits, parts: Parts): Promise<void> {
+/** Hands the parts of a form out as they come, no faster than they are taken. */
+async function parse(request: Request, limits: Limits, parts: Parts): Promise<void> {
   const type = request.headers.get("content-type") ?? "";
   if (!/^multipart\/form-data\s*;/i.test(type) || !request.body) throw new Refusal("invalid_payload", { message: "the body is no multipart/form-data" });
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
   const open = new Set<BusboyFileStream>();
-  const source = Readable.fromWeb(request.body as never);
+  const { promise: over, resolve, reject } = Promise.withResolvers<void>();
+  let failed = false;
+  over.catch(() => {});
   const fail = (error: unknown) => {
-    source.destroy();
+    failed = true;
     // Whoever reads one of them waits no longer.
     for (const stream of open) stream.destroy(new Error("the form has ended"));
     reject(error instanceof Refusal ? error : new Refusal("invalid_payload", { message: "the form is broken or cut off" }));
   };
-  const tooMany = () => fail(new Refusal("payload_too_large", { limit: limits.upload_files, message: "files of one upload" }));
+  const tooMany = (limit: number, message: string) => () => fail(new Refusal("payload_too_large", { limit, message }));
   let form: BusboyInstance;
   try {
     form = new Busboy({ headers: { "content-type": type }, limits: { files: limits.upload_files, fields: FIELDS, fieldSize: FIELD_BYTES } });
@@ -158,16 +159,17 @@ function parse(request: Request, limits: Limits, parts: Parts): Promise<void> {
     stream.on("error", fail).on("close", () => open.delete(stream));
     parts.file(stream, filename, type).catch(fail);
   });
-  form.on(
-    "field",
-    (name, value, _nameCut, cut) =>
-      cut ? fail(new Refusal("payload_too_large", { limit: FIELD_BYTES, message: `${name}: bytes of one field` })) : parts.field(name, value),
-  );
-  form.on("filesLimit", tooMany);
-  form.on("fieldsLimit", () => fail(new Refusal("payload_too_large", { limit: FIELDS, message: "fields of one upload" })));
-  form.on("error", fail);
-  form.on("finish", () => resolve());
-  source.on("error", fail);
-  source.pipe(form);
-  return promise;
+  form.on("field", (name, value, _nameCut, cut) => cut ? tooMany(FIELD_BYTES, `${name}: bytes of one field`)() : parts.field(name, value));
+  form.on("filesLimit", tooMany(limits.upload_files, "files of one upload")).on("fieldsLimit", tooMany(FIELDS, "fields of one upload"));
+  form.on("error", fail).on("finish", () => resolve());
+  try {
+    for await (const chunk of request.body) {
+      if (failed) break;
+      if (!form.write(chunk)) await Promise.race([over, new Promise<void>((go) => void form.once("drain", go))]);
+    }
+    form.end();
+  } catch (error) {
+    fail(error);
+  }
+  await over;
 }
