@@ -8,6 +8,7 @@ import { rooms } from "../rooms/channels/mod.ts";
 import { sha256 } from "../rooms/hosts/deno.ts";
 import { verifyLog } from "../rooms/log.ts";
 import { behave, Later, room } from "../rooms/room.ts";
+import { oneOfEach } from "./support/desk.ts";
 import { batchedChannel, Notes, Phone } from "./support/page.ts";
 import { startServer } from "./support/process.ts";
 import { BreakableSql, someone, Stage, type StageClient } from "./support/stage.ts";
@@ -346,11 +347,9 @@ Deno.test("batch: a lost tick loses it whole, and it can be sent again [promise 
 
 Deno.test("batch: every channel takes it [B01]", async () => {
   const stage = new Stage(rooms);
-  const published = stage.registry.publish("case:1", someone("backend", "service"), [{ event: "document:uploaded", payload: { document: { id: "1" } } }]);
-  await stage.settle();
-  await published;
+  const topics = await oneOfEach(stage);
   for (const { name, presence } of channels) {
-    const topic = `${name}:1`;
+    const topic = topics[name];
     const [a, b] = [stage.client(someone("a")), stage.client(someone("b"))];
     for (const client of [a, b]) assertEquals(client.join(topic).heard[0][4].status, "ok", topic);
     a.take();

@@ -160,7 +160,7 @@ for (
     // More than SQLite's cache holds is written before the commit.
     [
       "no space is left in the midst of a large request",
-      injected("pwrite64:error=ENOSPC:when=2000+"),
+      injected("pwrite64:error=ENOSPC:when=4000+"),
       '"Cannot commit: the tick is lost","database or disk is full"',
       50,
       60_000,

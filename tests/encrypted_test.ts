@@ -5,6 +5,7 @@ import { channel, Encrypted, lasting } from "../protocol/contract.ts";
 import { channels } from "../protocol/channels/mod.ts";
 import { rooms } from "../rooms/channels/mod.ts";
 import { behave, room } from "../rooms/room.ts";
+import { oneOfEach } from "./support/desk.ts";
 import { encryptedChannel, Notes, Phone } from "./support/page.ts";
 import { Outside } from "./support/outside.ts";
 import { someone, Stage, type StageClient } from "./support/stage.ts";
@@ -14,10 +15,8 @@ const sealed = { iv: bytes(16), data: bytes(40) };
 
 /** Two members of `collaboration:1`, a document of `case:1`. */
 async function setUp() {
-  const stage = new Stage(rooms);
-  const published = stage.registry.publish("case:1", someone("backend", "service"), [{ event: "document:uploaded", payload: { document: { id: "1" } } }]);
-  await stage.settle();
-  await published;
+  const stage = new Stage(rooms, { limits: { idle_ms: 1e9 } });
+  const topics = await oneOfEach(stage);
   const [a, b] = [stage.client(someone("a")), stage.client(someone("b"))];
   for (const client of [a, b]) assertEquals(client.join("collaboration:1").heard[0][4].status, "ok");
   a.take();
@@ -29,7 +28,7 @@ async function setUp() {
     assertEquals(heard.map((frame) => frame[1]), ["9"], event);
     return heard[0][4];
   };
-  return { stage, a, b, push };
+  return { stage, a, b, push, topics };
 }
 
 const told = (client: StageClient) => client.take().map((frame) => [frame[3], frame[4]]);
@@ -137,10 +136,10 @@ Deno.test("encrypted: it is as large as any payload may be, and no larger [V02]"
 });
 
 Deno.test("encrypted: a push that the server must read is refused encrypted_not_supported, on every channel, alone and in a batch [V09]", async () => {
-  const { stage, a, push } = await setUp();
+  const { stage, a, push, topics } = await setUp();
   const observer = stage.client(someone("b"));
   for (const { name, pushes } of channels) {
-    const topic = `${name}:1`;
+    const topic = topics[name];
     stage.advance(1000);
     observer.join(topic);
     a.take();

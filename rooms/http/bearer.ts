@@ -17,10 +17,14 @@ export async function bearer(header: string | undefined, verify: Verify): Promis
   return (await verify(token)).user;
 }
 
-/** An id in the path. Throws Refusal `not_found`: it can be nobody's. */
-export function nameIn(url: string, index: number, limits: Limits): string {
-  const name = pathPart(url, index);
-  if (!name || !isName(name) || byteLength(name) > limits.topic_bytes) throw new Refusal("not_found");
+/** An id in the path, of a topic `kind:id`. Throws Refusal `not_found`: there can be no such topic. */
+export function nameIn(url: string, index: number, kind: string, limits: Limits): string {
+  return checkName(pathPart(url, index), kind, limits);
+}
+
+/** An id of a topic `kind:id`, or what may be one. Throws Refusal `not_found`. */
+export function checkName(name: string | undefined, kind: string, limits: Limits): string {
+  if (!name || !isName(name) || byteLength(`${kind}:${name}`) > limits.topic_bytes) throw new Refusal("not_found");
   return name;
 }
 

@@ -48,7 +48,7 @@ export function documents(
     const user = await asker(c.req.header("authorization"));
     const filters = check(Filters, c.req.query());
     const question = { ask: "documents", user, after: c.req.query("after") || null, limit: pageSize(c.req.query("limit")), filters } as const;
-    return c.json(await ask<object>(user, nameIn(c.req.url, 3, limits), question));
+    return c.json(await ask<object>(user, nameIn(c.req.url, 3, "case", limits), question));
   });
 
   // `{name?, document_ids}` → 201 `{workflow_id, processing_job_id}`
@@ -58,21 +58,21 @@ export function documents(
       throw new Refusal("invalid_payload", { message: "the body is no JSON" });
     });
     const { name, document_ids } = check(Start, said);
-    const job = await ask<string>(user, nameIn(c.req.url, 3, limits), { ask: "workflow", user, name, document_ids });
+    const job = await ask<string>(user, nameIn(c.req.url, 3, "case", limits), { ask: "workflow", user, name, document_ids });
     return c.json({ workflow_id: job, processing_job_id: job }, 201);
   });
 
   // `{document, privilege, results}`
   app.get("/api/documents/:id", async (c) => {
     const user = await asker(c.req.header("authorization"));
-    const document_id = nameIn(c.req.url, 3, limits);
+    const document_id = nameIn(c.req.url, 3, "document", limits);
     return c.json(await ask<object>(user, await caseOf(user, document_id), { ask: "document", user, document_id }));
   });
 
   // Whatever it is, a browser saves it, and does not guess.
   app.get("/api/documents/:id/content", async (c) => {
     const user = await asker(c.req.header("authorization"));
-    const document_id = nameIn(c.req.url, 3, limits);
+    const document_id = nameIn(c.req.url, 3, "document", limits);
     const content = await ask<{ hash: string; filename: string; content_type: string }>(user, await caseOf(user, document_id), {
       ask: "content",
       user,
@@ -96,7 +96,7 @@ export function documents(
   // `?from=&length=` → `{document_id, text, from, total}`, in UTF-16 units
   app.get("/api/documents/:id/text", async (c) => {
     const user = await asker(c.req.header("authorization"));
-    const document_id = nameIn(c.req.url, 3, limits);
+    const document_id = nameIn(c.req.url, 3, "document", limits);
     const from = whole(c.req.query("from") ?? "0", "from");
     const length = Math.min(whole(c.req.query("length") ?? String(TEXT_UNITS), "length"), TEXT_UNITS);
     const case_id = await caseOf(user, document_id);
@@ -109,7 +109,7 @@ export function documents(
 
   app.get("/api/cases/:id/privilege-log.csv", async (c) => {
     const user = await asker(c.req.header("authorization"));
-    const caseId = nameIn(c.req.url, 3, limits);
+    const caseId = nameIn(c.req.url, 3, "case", limits);
     const page = (after: number) => ask<{ rows: Withheld[]; next: number | null }>(user, caseId, { ask: "privilege_log", user, after, limit: ROWS });
     const first = await page(0);
     async function* lines() {

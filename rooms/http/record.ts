@@ -15,7 +15,7 @@ export function record(registry: Registry, gateway: Gateway, verify: Verify, lim
   app.get("/api/cases/:id/log", async (c) => {
     const user = await bearer(c.req.header("authorization"), verify);
     gateway.spend(user, "requests");
-    const id = nameIn(c.req.url, 3, limits);
+    const id = nameIn(c.req.url, 3, "case", limits);
     const limit = pageSize(c.req.query("limit"));
     return c.json(await registry.read(`case:${id}`, user, c.req.query("after") || null, limit));
   });

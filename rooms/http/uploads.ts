@@ -11,7 +11,7 @@ import type { Blobs, Upload, User } from "../host.ts";
 import type { Limits } from "../limits.ts";
 import type { Registry } from "../registry.ts";
 import type { Verify } from "../token.ts";
-import { bearer, nameIn } from "./bearer.ts";
+import { bearer, checkName, nameIn, pathPart } from "./bearer.ts";
 import type { HostBindings } from "./upgrade.ts";
 
 export interface DocumentRoutes {
@@ -48,7 +48,7 @@ export function uploads({ registry, gateway, verify, limits, blobs }: DocumentRo
 
   app.post("/api/cases/:id/documents", async (c) => {
     const user = await sender(c);
-    const caseId = nameIn(c.req.url, 3, limits);
+    const caseId = nameIn(c.req.url, 3, "case", limits);
     await ask(user, caseId, { ask: "upload", user });
     c.env.allow?.(limits.upload_ms);
     const { files, metadata, workflow } = await readForm(c.req.raw, blobs, limits);
@@ -64,10 +64,9 @@ export function uploads({ registry, gateway, verify, limits, blobs }: DocumentRo
 
   app.put("/api/uploads/:ticket", async (c) => {
     const user = await sender(c);
-    const name = nameIn(c.req.url, 3, limits);
+    const name = pathPart(c.req.url, 3) ?? "";
     const dot = name.lastIndexOf(".");
-    const [caseId, ticket] = [name.slice(0, dot), name.slice(dot + 1)];
-    if (dot < 1) throw new Refusal("not_found");
+    const [caseId, ticket] = [checkName(name.slice(0, Math.max(0, dot)), "case", limits), name.slice(dot + 1)];
     const described = await ask<Omit<Kept, "size" | "hash">>(user, caseId, { ask: "ticket", user, ticket });
     c.env.allow?.(limits.upload_ms);
     const upload = await blobs.receive(c.req.raw.body ?? [] as unknown as ReadableStream<Uint8Array>, limits.upload_bytes);

@@ -1,7 +1,8 @@
 /** A case with people at it, over work that is done by hand. */
 import { assertEquals } from "@std/assert";
+import { channels } from "../../protocol/channels/mod.ts";
 import { rooms } from "../../rooms/channels/mod.ts";
-import type { CaseQuestion, Processed } from "../../rooms/channels/messages.ts";
+import type { CaseQuestion, Processed, Uploaded } from "../../rooms/channels/messages.ts";
 import type { Role, User } from "../../rooms/host.ts";
 import { sha256 } from "../../rooms/hosts/deno.ts";
 import { CLEAR, FakeLabour } from "./labour.ts";
@@ -50,4 +51,16 @@ export class Desk {
     assertEquals(this.stage.reported, []);
     this.stage.close();
   }
+}
+
+/** A topic of each channel, by its name, that may be joined: the document `1` of the case `1`, and a job. */
+export async function oneOfEach(stage: Stage): Promise<Record<string, string>> {
+  const published = stage.registry.publish("case:1", someone("backend", "service"), [{ event: "document:uploaded", payload: { document: { id: "1" } } }]);
+  const user = someone("uploader");
+  const question: CaseQuestion = { ask: "register", user, files: [], workflow: "processing" };
+  const registered = stage.registry.ask<Uploaded>("case/1", question, user);
+  await stage.settle();
+  await published;
+  const { processing_job_id } = await registered;
+  return Object.fromEntries(channels.map(({ name }) => [name, `${name}:${name === "processing" ? processing_job_id : 1}`]));
 }
