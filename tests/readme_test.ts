@@ -159,6 +159,23 @@ snippetTest("record", "/usr/bin/curl", async ({ env, printed, publishUntil }) =>
   await outputOf("bash", ["-c", printed("sh", "/log?limit")], { env }, [entry, /"next":(?:null|"[^"]+")\}/]);
 });
 
+snippetTest("documents", "/usr/bin/curl", async ({ cwd, env, printed }) => {
+  await installPhoenix(cwd);
+  Deno.writeTextFileSync(`${cwd}/documents.mjs`, printed("js", "search:live"));
+  const mail = "From: Ann Smith <ann@example.com>\nTo: bob@example.com\nSubject: The lease\n\nThis is a breach of contract, and I will say so on 3 May 2024.\n";
+  Deno.writeTextFileSync(`${cwd}/a.eml`, mail);
+  Deno.writeFileSync(`${cwd}/b.pdf`, new Uint8Array(100));
+  const heard = [
+    /2 documents/,
+    /b\.pdf: wrong_type/,
+    /100 %, completed/,
+    /completed: 1,\s+failed: 1/,
+    /1 The lease .*<mark>breach of contract<\/mark>/,
+    /1 found in \d+ ms/,
+  ];
+  await outputOf("node", ["documents.mjs", "a.eml", "b.pdf"], { cwd, env }, heard);
+});
+
 snippetTest("browser", "/usr/bin/chromium", async ({ cwd, env, printed, publishUntil }) => {
   await installPhoenix(cwd);
   Deno.copyFileSync(`${cwd}/node_modules/phoenix/priv/static/phoenix.mjs`, `${cwd}/phoenix.mjs`);
