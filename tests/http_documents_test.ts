@@ -22,7 +22,7 @@ class Door {
   readonly #users = new Map<string, User>();
   readonly #app;
 
-  constructor(limits: Partial<Limits> = {}) {
+  constructor(limits: Partial<Limits> = {}, allowedOrigins: string[] = []) {
     const { registry, gateway, metrics, host } = this.desk.stage;
     this.#app = makeApp({
       registry,
@@ -34,7 +34,7 @@ class Door {
         return user ? Promise.resolve({ user, expires: Infinity }) : Promise.reject(new Refusal("token_invalid"));
       },
       channels: [],
-      allowedOrigins: [],
+      allowedOrigins,
       trustProxy: false,
       sha256,
       blobs: host.blobs,
@@ -239,5 +239,24 @@ Deno.test("http documents: a case without documents has an empty page and an emp
   assertEquals((await door.ask(attorney, "GET", `${UPLOAD}?limit=0`)).body.reason, "invalid_payload");
   assertEquals((await door.ask(attorney, "GET", `${UPLOAD}?status=nope`)).body.reason, "invalid_payload");
   assert(CASE);
+  door.close();
+});
+
+Deno.test("http documents: pages that may open a socket may ask for documents, and no others", async () => {
+  const door = new Door({}, ["https://app.example.com"]);
+  for (const [origin, allowed] of [["https://app.example.com", "https://app.example.com"], ["https://evil.example.com", null]] as const) {
+    const asked = await door.ask(null, "OPTIONS", UPLOAD, undefined, {
+      origin,
+      "access-control-request-method": "POST",
+      "access-control-request-headers": "authorization",
+    });
+    assertEquals([asked.headers.get("access-control-allow-origin"), asked.status], [allowed, 204]);
+    const answer = await door.ask(attorney, "GET", UPLOAD, undefined, { origin });
+    assertEquals([answer.status, answer.headers.get("access-control-allow-origin"), answer.headers.get("access-control-allow-credentials")], [
+      200,
+      allowed,
+      null,
+    ]);
+  }
   door.close();
 });

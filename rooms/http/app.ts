@@ -12,6 +12,7 @@ import { answerRefusal } from "./answer.ts";
 import { documents } from "./documents.ts";
 import { health } from "./health.ts";
 import { metricsPage } from "./metrics.ts";
+import { sharing } from "./origin.ts";
 import { publishing } from "./publishing.ts";
 import { record } from "./record.ts";
 import { connectByToken, type EndpointOptions, type HostBindings, upgrade } from "./upgrade.ts";
@@ -49,6 +50,7 @@ export function makeApp(options: AppOptions): App {
     // phoenix.js appends /websocket, the page's Python class does not.
     for (const suffix of ["", "/websocket", "/websocket/"]) app.all(path + suffix, open);
   }
+  app.use("/api/*", sharing(options));
   app.route("/", publishing(registry, verify, limits, () => gateway.draining));
   app.route("/", record(registry, gateway, verify, limits));
   const routes = { registry, gateway, verify, limits, blobs: options.blobs };

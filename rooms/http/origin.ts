@@ -1,4 +1,26 @@
-/** Which pages may open a socket. */
+/** Which pages may open a socket, and ask for documents. */
+import { cors } from "hono/cors";
+import type { MiddlewareHandler } from "hono";
+
+export interface OriginOptions {
+  readonly allowedOrigins: readonly string[];
+  readonly trustProxy: boolean;
+}
+
+/** Under what name a request came. `header` looks up one of its headers. */
+export function hostOf(header: (name: string) => string | undefined, { trustProxy }: OriginOptions): string | undefined {
+  return (trustProxy ? header("x-forwarded-host") : undefined) ?? header("host");
+}
+
+/** Lets the same pages read what they ask for over HTTP. */
+export function sharing(options: OriginOptions): MiddlewareHandler {
+  return cors({
+    origin: (origin, c) => origin && mayOpen(origin, hostOf((name) => c.req.header(name), options), options.allowedOrigins) ? origin : null,
+    allowHeaders: ["authorization", "content-type"],
+    exposeHeaders: ["content-disposition"],
+    maxAge: 600,
+  });
+}
 
 /**
  * No Origin is fine: that is no browser. Otherwise it is the own host (scheme and port aside [10]), or matches an entry of

@@ -8,7 +8,7 @@ import { Refusal } from "../../protocol/reason.ts";
 import type { Gateway, Opening } from "../gateway.ts";
 import type { Limits } from "../limits.ts";
 import type { Identity, Verify } from "../token.ts";
-import { mayOpen } from "./origin.ts";
+import { hostOf, mayOpen, type OriginOptions } from "./origin.ts";
 
 /** What a host lends to a request. `accept` is there when the request is an upgrade; `peer` is the address it comes from, if known. */
 export interface HostBindings {
@@ -21,11 +21,9 @@ export interface HostBindings {
 /** Decides who connects. Null: he will say so by `authenticate`. Throws Refusal. */
 export type Connect = (query: URLSearchParams, bearer: string | undefined) => Promise<Identity | null> | Identity | null;
 
-export interface EndpointOptions {
+export interface EndpointOptions extends OriginOptions {
   readonly gateway: Gateway;
   readonly connect: Connect;
-  readonly allowedOrigins: readonly string[];
-  readonly trustProxy: boolean;
   /** Limits of this endpoint, when they are not the gateway's. */
   readonly limits?: Limits;
   /** One line about every socket that is turned away. */
@@ -50,8 +48,7 @@ export function upgrade(options: EndpointOptions): (c: Context<{ Bindings: HostB
       return c.body(null, status, { "caseroom-reason": reason });
     };
     if (options.gateway.draining) return turnAway(503, "draining");
-    const host = (options.trustProxy ? header("x-forwarded-host") : undefined) ?? header("host");
-    if (!mayOpen(header("origin"), host, options.allowedOrigins)) return turnAway(403, "origin");
+    if (!mayOpen(header("origin"), hostOf(header, options), options.allowedOrigins)) return turnAway(403, "origin");
     const query = new URL(c.req.url).searchParams;
     // `vsn[]=2.0.0` is no string. [4]
     const serializer = [...query.keys()].some((key) => key.startsWith("vsn[")) ? undefined : negotiate(query.getAll("vsn").at(-1));
