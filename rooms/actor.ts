@@ -37,6 +37,12 @@ interface Joining {
   missed: readonly Missed[];
 }
 
+/** What went wrong, in a word. */
+function nameOf(outcome: Exclude<Outcome, { kind: "ok" }>): string {
+  const error = outcome.kind === "crashed" ? outcome.error : outcome.refusal;
+  return error instanceof Error ? error.name : typeof error;
+}
+
 const CRASHED = encode({ reason: "channel_crash" });
 
 function reply({ session, ref }: Of<"push">, status: "ok" | "error", body: Body): Effect {
@@ -278,16 +284,21 @@ export class Actor extends Membership {
     return promise;
   }
 
-  /** Takes what came of a task, once. `settled` hears how that ended, as with a call. */
+  /**
+   * Takes what came of a task, once. A result that the room cannot take is one that could not be had: nothing waits for ever.
+   * `settled` hears how that ended, as with a call.
+   */
   worked(task: Task, result: unknown, settled: (how: "taken" | "lost") => void): void {
-    const turn = new Turn(this);
+    let [turn, outcome] = [new Turn(this), undefined as Outcome | undefined];
     if (this.storage.isWaiting(task)) {
-      const { worked } = this.room;
-      const outcome = this.run(turn, () => worked?.(turn, JSON.parse(task.task), result));
-      const { error } = outcome.kind === "crashed" ? outcome : outcome.kind === "refused" ? { error: outcome.refusal } : { error: undefined };
-      this.write(() =>
-        error === undefined ? this.storage.removeTask(task.id) : this.storage.parkTask(task.id, error instanceof Error ? error.name : typeof error)
-      );
+      const take = (result: unknown) => this.run(turn, () => this.room.worked?.(turn, JSON.parse(task.task), result));
+      outcome = take(result);
+      if (outcome.kind !== "ok") {
+        turn = new Turn(this);
+        outcome = take({ failed: nameOf(outcome) });
+      }
+      const failed = outcome.kind === "ok" ? null : nameOf(outcome);
+      this.write(() => failed === null ? this.storage.removeTask(task.id) : this.storage.parkTask(task.id, failed));
     }
     turn.kept = () => settled("taken");
     turn.lost = () => {
@@ -326,8 +337,8 @@ export class Actor extends Membership {
       });
       this.write(() => this.storage.markCalled(call));
     }
-    const failed = outcome?.kind === "crashed" ? outcome.error : undefined;
-    turn.kept = () => settled(failed === undefined ? "taken" : { failed: failed instanceof Error ? failed.name : typeof failed });
+    const failed = outcome?.kind === "crashed" ? nameOf(outcome) : undefined;
+    turn.kept = () => settled(failed === undefined ? "taken" : { failed });
     turn.lost = () => {
       settled("lost");
       return [];

@@ -19,6 +19,8 @@ import type { Ground } from "./turns.ts";
 
 /** How many idle actors are kept warm. */
 const WARM = 1000;
+/** How often work is tried: the last time some seven minutes after the first. */
+const ATTEMPTS = 8;
 /** How long until a timer of an unknown kind of room is looked at again, in milliseconds. */
 const UNKNOWN_MS = 3_600_000;
 
@@ -263,13 +265,17 @@ export class Registry implements Rooms {
   // Work: handed to the host, and what came of it back to the room.
 
   #labour(tasks: readonly Task[]): void {
-    for (const task of tasks) {
-      const note = (note: unknown) => this.gate.post(() => this.#actor(task.room)?.noted(task, note));
-      this.#host.work(JSON.parse(task.task), { owner: task.room, note }).then((result) => this.#worked(task, result), (error) => {
-        this.#host.report(error, `work for ${task.room.slice(0, task.room.indexOf("/"))}`);
-        this.#worked(task, { failed: error instanceof Error ? error.message : "internal" });
-      });
-    }
+    for (const task of tasks) this.#attempt(task, 0);
+  }
+
+  /** What could not be done is tried again, later and later: a disk may be full, no process to be had. */
+  #attempt(task: Task, failures: number): void {
+    const note = (note: unknown) => this.gate.post(() => this.#actor(task.room)?.noted(task, note));
+    this.#host.work(JSON.parse(task.task), { owner: task.room, note }).then((result) => this.#worked(task, result), (error) => {
+      this.#host.report(error, `work for ${task.room.slice(0, task.room.indexOf("/"))}`);
+      if (failures === ATTEMPTS - 1) this.#worked(task, { failed: error instanceof Error ? error.name : typeof error });
+      else this.#host.clock.after(RETRY_MS * 4 ** failures, () => this.#attempt(task, failures + 1));
+    });
   }
 
   #worked(task: Task, result: unknown): void {
