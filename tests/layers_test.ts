@@ -18,6 +18,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["rooms/slow.ts", "rooms/streams.ts", "rooms/turn.ts", "rooms/pace.ts", "rooms/recovery.ts"],
   ["rooms/intake.ts", "rooms/reading.ts", "rooms/publication.ts", "rooms/turns.ts"],
   ["rooms/membership.ts"],
+  ["rooms/affairs.ts"],
   ["rooms/actor.ts"],
   ["rooms/registry.ts", "rooms/delivery.ts", "rooms/serving.ts"],
   ["rooms/gateway.ts"],
