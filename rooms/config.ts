@@ -14,7 +14,7 @@ const Origins = list.refine(
 const Environment = z.object({
   PORT: wholeNumber(0, 65_535).default(4000).describe("the port; 0 takes a free one"),
   HOST: z.string().min(1).default("127.0.0.1").describe("the address; any but 127.0.0.1, localhost and ::1 needs authentication configured"),
-  DATA_DIR: z.string().min(1).default("./data").describe("where the database is kept; one process at a time"),
+  DATA_DIR: z.string().min(1).default("./data").describe("where the database and the originals are kept; one process at a time"),
   AUTH_SECRET: z.string().refine((value) => new TextEncoder().encode(value).length >= 32, "it has fewer than 32 bytes").optional()
     .describe("the HS256 secret of your tokens, at least 32 bytes"),
   AUTH_JWKS_URL: z.url({ protocol: /^https?$/ }).optional().describe("or where your public keys are (asymmetric algorithms only)"),

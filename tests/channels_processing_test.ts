@@ -231,3 +231,55 @@ Deno.test("processing: an original with something hidden in it is not to be had,
   assertEquals([await ask("viewer", "content", box.document.id), (await ask("attorney", "content", box.document.id)).size], [{ refused: "not_found" }, 3]);
   desk.close();
 });
+
+Deno.test("processing: a summary is the one that was made, or made at once, or comes with document:processed [C08, X33]", async () => {
+  const desk = new Desk();
+  const { client } = desk.join("attorney");
+  const ask = async (document_id: string, at = client) => (await desk.push(at, "request:summary", { document_id })).response;
+  const { document: { id } } = await desk.add(client, "mail");
+  assertEquals(await ask(id), { document_id: id, status: "completed", summary: "a summary" });
+  // Read without analysis.
+  const { facts } = CLEAR;
+  const { document: { id: plain } } = await desk.add(client, "plain", { facts });
+  assertEquals(await ask(plain), { document_id: plain, status: "completed", summary: `summary of ${plain}` });
+  const { document: { id: slow } } = await desk.add(client, "slow", { facts, results: {} });
+  desk.labour.noSummary = true;
+  desk.labour.found.set(sha256("slow"), { facts, results: { summary: "at last" } });
+  assertEquals(await ask(slow), { document_id: slow, status: "pending" });
+  client.take();
+  await desk.stage.settle();
+  assertEquals(await ask(slow), { document_id: slow, status: "completed", summary: "at last" });
+  const viewer = desk.join("viewer").client;
+  assertEquals(await ask(slow, viewer), { reason: "not_found" });
+  assertEquals(await ask("doc_none", viewer), { reason: "not_found" });
+  desk.close();
+});
+
+Deno.test("processing: a workflow runs again on chosen documents, and leaves a person's call alone [X19]", async () => {
+  const desk = new Desk();
+  const { client } = desk.join("attorney");
+  const { document: { id } } = await desk.add(client, "mail", PRIVILEGED);
+  const room = desk.join("attorney", `document:${id}`, {}, "decider").client;
+  await desk.push(room, "update_privilege", { privilege_type: "none", reason: "r" }, `document:${id}`);
+  await desk.stage.settle();
+  client.take();
+  const { workflow_id, processing_job_id } = (await desk.push(client, "start_workflow", { name: "privilege_detection", document_ids: [id, id] })).response;
+  await desk.stage.settle();
+  assertEquals(workflow_id, processing_job_id);
+  const heard = events(client, /^(workflow|document)/);
+  assertEquals(heard.map((frame) => [frame[3], frame[4].name]), [
+    ["workflow:started", "privilege_detection"],
+    ["document:processed", undefined],
+    ["workflow:completed", "privilege_detection"],
+  ]);
+  const { privilege, results } = await desk.ask(someone("a"), { ask: "document", document_id: id } as never);
+  assertEquals([privilege.status, privilege.privilege_type, results.summary, results.privilege_analysis.is_privileged], [
+    "overridden",
+    "none",
+    "a summary",
+    true,
+  ]);
+  assertEquals((await desk.push(client, "start_workflow", { document_ids: ["doc_none"] })).response.reason, "not_found");
+  assertEquals((await desk.push(desk.join("viewer").client, "start_workflow", { document_ids: [id] })).response.reason, "forbidden");
+  desk.close();
+});

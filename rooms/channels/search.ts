@@ -30,7 +30,7 @@ interface Asked {
 }
 
 /** What comes of a search, bit by bit. */
-type Bit = { readonly search_id: string; readonly case_id: string; readonly documents: readonly Found[]; readonly before: number } | {
+type Bit = { readonly search_id: string; readonly case_id: string; readonly all: boolean; readonly documents: readonly Found[]; readonly before: number } | {
   readonly complete: Complete;
 };
 
@@ -114,7 +114,7 @@ class Search {
       const before = this.#told;
       this.#told += documents.length;
       for (const { id } of documents) this.#seen.add(key(case_id, id));
-      yield { search_id: this.id, case_id, documents, before };
+      yield { search_id: this.id, case_id, all, documents, before };
     }
   }
 
@@ -163,10 +163,14 @@ function search(ctx: Ctx, asked: Asked & { readonly stream: boolean }) {
   return { search_id };
 }
 
-/** His rights may be other ones by now. */
+/** His rights may be other ones by now than when it was searched. */
+function isFor(user: User, { case_id, all }: { readonly case_id: string; readonly all: boolean }): boolean {
+  return mayEnter(user, case_id) && (!all || may(user, "privilege"));
+}
+
 function tell(ctx: Ctx, bit: Bit): void {
   if ("complete" in bit) return ctx.push("search:complete", bit.complete);
-  if (!mayEnter(ctx.user, bit.case_id)) throw new Refusal("forbidden");
+  if (!isFor(ctx.user, bit)) throw new Refusal("forbidden");
   bit.documents.forEach((document, index) => ctx.push("result", { search_id: bit.search_id, document, total_so_far: bit.before + index + 1 }));
 }
 
@@ -184,7 +188,7 @@ async function collect(bits: AsyncIterable<Bit>): Promise<Bit[]> {
 }
 
 function inOne(ctx: Ctx, search_id: string, bits: readonly Bit[]) {
-  const results = bits.flatMap((bit) => "documents" in bit && mayEnter(ctx.user, bit.case_id) ? bit.documents : []);
+  const results = bits.flatMap((bit) => "documents" in bit && isFor(ctx.user, bit) ? bit.documents : []);
   const complete = bits.find((bit) => "complete" in bit)!.complete;
   return { ...complete, search_id, results };
 }

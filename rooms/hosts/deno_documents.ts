@@ -121,7 +121,8 @@ export class DenoDocuments {
       return { facts, results, inner };
     } catch (error) {
       if (!(error instanceof TaskFailed) || error.code === "aborted") throw error;
-      if (error.code === "failed") this.options.report(error, "reading a document");
+      // Not what it said: that may be of the document.
+      this.options.report(new Error(`${labour.document.id}: ${error.code}`), "reading a document");
       return { trouble: { code: error.code, error: EXCEPTIONS[error.code] } };
     } finally {
       await this.blobs.discard(task.out);
@@ -168,7 +169,7 @@ export class DenoDocuments {
     } catch (error) {
       if (!(error instanceof TaskFailed)) throw error;
       if (error.code === "timeout" || error.code === "aborted") throw new Refusal("timeout", { message: "the case took too long to search" });
-      this.options.report(error, "a search");
+      this.options.report(new Error(error.code), "a search");
       throw new Refusal("unavailable", { message: "the case cannot be searched now" });
     }
   }

@@ -13,6 +13,8 @@ export class FakeLabour {
   readonly asked: Labour[] = [];
   /** Work that is held back until `release`. */
   holding = false;
+  /** Summaries take longer than anybody waits. */
+  noSummary = false;
   readonly #held: (() => void)[] = [];
   readonly texts = new Map<string, { case_id: string; text: string; visible: boolean; revision: number; change: number }>();
   #change = 0;
@@ -60,7 +62,7 @@ export class FakeLabour {
         note?.({ operation: labour.operations[0] });
         return this.#process(labour);
       case "summarize":
-        return { summary: `summary of ${labour.document.id}` };
+        return this.noSummary ? {} : { summary: `summary of ${labour.document.id}` };
       case "mark":
         for (const mark of labour.changes) this.#mark(labour.case_id, mark);
         return {};
