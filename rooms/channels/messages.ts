@@ -3,6 +3,7 @@ import type { z } from "zod";
 import type { Document, Listed, Metadata, Results, Status } from "../../protocol/channels/case.ts";
 import type { Decision, Privilege } from "../../protocol/channels/privilege.ts";
 import type { ExceptionCode, Operation, WORKFLOWS } from "../../protocol/channels/processing.ts";
+import type { Extracted } from "../documents/formats/extracted.ts";
 import type { User } from "../host.ts";
 
 export type Workflow = (typeof WORKFLOWS)[number];
@@ -46,21 +47,7 @@ export type CaseQuestion =
   | { readonly ask: "privilege_log"; readonly user: User; readonly after: number; readonly limit: number };
 
 /** What was read in a document, besides its text. */
-export interface Facts {
-  readonly kind: string;
-  readonly content_type: string;
-  readonly pages?: number;
-  readonly truncated?: boolean;
-  readonly title?: string;
-  readonly author?: string;
-  readonly date?: string;
-  readonly from?: string;
-  readonly to?: readonly string[];
-  readonly cc?: readonly string[];
-  readonly bcc?: readonly string[];
-  readonly subject?: string;
-  readonly message_id?: string;
-}
+export type Facts = Omit<Extracted, "text">;
 
 export interface Trouble {
   readonly code: ExceptionCode;

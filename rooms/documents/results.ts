@@ -1,22 +1,12 @@
 /** What analysis is given and what it says: the shape of its results, and the bounds that they keep whoever made them. */
 import type { PrivilegeType } from "../../protocol/channels/privilege.ts";
+import type { Extracted } from "./formats/extracted.ts";
 
 export const STEPS = ["entity_extraction", "privilege_detection", "summarization"] as const;
 export type Step = (typeof STEPS)[number];
 
-/** What is known of a document besides its text. */
-export interface Facts {
-  readonly text: string;
-  readonly title?: string;
-  readonly author?: string;
-  readonly date?: string;
-  readonly from?: string;
-  readonly to?: readonly string[];
-  readonly cc?: readonly string[];
-  readonly bcc?: readonly string[];
-  readonly subject?: string;
-  readonly filename?: string;
-}
+/** A document's text, and what else is known of it. */
+export type Facts = Pick<Extracted, "text" | "title" | "author" | "date" | "from" | "to" | "cc" | "bcc" | "subject"> & { readonly filename?: string };
 
 export const ENTITY_TYPES = ["PERSON", "ORGANIZATION", "LOCATION", "DATE", "MONEY"] as const;
 export type EntityType = (typeof ENTITY_TYPES)[number];
