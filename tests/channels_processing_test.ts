@@ -227,7 +227,11 @@ Deno.test("processing: an original with something hidden in it is not to be had,
   const ask = (role: "viewer" | "attorney", what: string, id = document.id) => desk.ask(someone(role, role), { ask: what, document_id: id } as never);
   assertEquals((await ask("viewer", "document")).document.id, document.id);
   assertEquals([await ask("viewer", "content"), (await ask("attorney", "content")).hash], [{ refused: "not_found" }, sha256("mail")]);
-  const box = await desk.add(attorney, "box", { ...CLEAR, facts: { kind: "archive", content_type: "application/mbox" }, inner: [inner("member", "member")] });
+  const box = await desk.add(attorney, "box", {
+    ...CLEAR,
+    facts: { kind: "archive", content_type: "application/mbox", truncated: false },
+    inner: [inner("member", "member")],
+  });
   assertEquals([await ask("viewer", "content", box.document.id), (await ask("attorney", "content", box.document.id)).size], [{ refused: "not_found" }, 3]);
   desk.close();
 });

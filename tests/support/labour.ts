@@ -2,7 +2,7 @@
 import { Refusal } from "../../protocol/reason.ts";
 import { sha256 } from "../../rooms/hosts/deno.ts";
 import type { Blobs, Host, Work } from "../../rooms/host.ts";
-import type { Labour, Mark, Processed, Searched } from "../../rooms/channels/messages.ts";
+import type { Facts, Labour, Mark, Processed, Searched } from "../../rooms/channels/messages.ts";
 
 type Process = Extract<Labour, { do: "process" }>;
 
@@ -111,7 +111,7 @@ export class FakeLabour {
 }
 
 const analysis = (is_privileged: boolean) => ({ is_privileged, privilege_type: is_privileged ? "attorney-client" : "none", confidence: 0.9 });
-const facts = {
+const facts: Facts = {
   kind: "email",
   content_type: "message/rfc822",
   subject: "a subject",
