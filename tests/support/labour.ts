@@ -112,6 +112,7 @@ export class FakeLabour {
 
 const analysis = (is_privileged: boolean) => ({ is_privileged, privilege_type: is_privileged ? "attorney-client" : "none", confidence: 0.9 });
 const facts: Facts = {
+  truncated: false,
   kind: "email",
   content_type: "message/rfc822",
   subject: "a subject",
