@@ -63,7 +63,7 @@ function summarize(ctx: Context<typeof caseChannel>, document_id: string) {
   const pending = { document_id, status: "pending" as const };
   if (summary !== undefined) return done(summary);
   if (status !== "completed" || known.hash === undefined) return pending;
-  const labour: Labour = { do: "summarize", case_id: ctx.id, document: forJob(known, false) };
+  const labour: Labour = { do: "summarize", case_id: ctx.id, document: forJob(known) };
   return new Later(
     (signal, outside) => outside.work<{ summary?: string }>(labour, signal),
     (ctx: Context<typeof caseChannel>, { summary }: { summary?: string }) => {

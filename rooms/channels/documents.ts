@@ -89,10 +89,11 @@ function describe(ctx: RoomContext, user: string, { filename, content_type, size
   return { ...described, status: "pending", tags, title, custodian, metadata: more, uploaded_by: user };
 }
 
-export function forJob({ document, visible, hash }: Held, own: boolean): JobDocument {
+/** Throws Refusal `not_found` when its content is elsewhere. */
+export function forJob({ document, visible, hash }: Held): JobDocument {
   const { id, filename = "", content_type = "", tags = [], custodian = "" } = document;
   if (hash === undefined) throw new Refusal("not_found", { message: `${id}: its content is not kept here` });
-  return { id, hash, filename, content_type, visible, own, tags, custodian };
+  return { id, hash, filename, content_type, visible, own: false, tags, custodian };
 }
 
 /**
@@ -102,7 +103,6 @@ export function forJob({ document, visible, hash }: Held, own: boolean): JobDocu
 export function register(ctx: RoomContext, user: User, files: readonly Kept[], name: Workflow): Uploaded {
   require(user, "upload");
   const [job, own]: [string, JobDocument[]] = [ctx.newId("job"), []];
-  let setAside = 0;
   const here = new Set<string>();
   const documents = files.map((file) => {
     const known = twin(ctx, file.hash);
@@ -112,12 +112,14 @@ export function register(ctx: RoomContext, user: User, files: readonly Kept[], n
     const document = describe(ctx, user.id, file);
     if (known === undefined) {
       add(ctx, document, file.hash, job);
-      own.push(forJob(held(ctx, document.id)!, true));
       here.add(document.id);
-    } else setAside++;
+    }
+    const { id, filename = "", content_type = "" } = document;
+    const forJob = { id, hash: file.hash, filename, content_type, visible: false, own: true, tags: document.tags ?? [], custodian: document.custodian ?? "" };
+    own.push(known === undefined ? forJob : { ...forJob, phantom: true });
     return document;
   });
-  begin(ctx, job, name, user.id, own, setAside);
+  begin(ctx, job, name, user.id, own);
   return { upload_id: ctx.newId("upload"), documents, processing_job_id: job };
 }
 
@@ -130,9 +132,9 @@ function add(ctx: RoomContext, document: DocumentShown, hash: string, job: strin
 export function run(ctx: RoomContext, user: User, name: Workflow, ids: readonly string[]): string {
   require(user, "upload");
   const job = ctx.newId("job");
-  const documents = [...new Set(ids)].map((id) => forJob(seen(ctx, user, id), false));
+  const documents = [...new Set(ids)].map((id) => forJob(seen(ctx, user, id)));
   for (const { id } of documents) ctx.sql`update case_document set job = ${job} where room = ${ctx.room} and id = ${id}`;
-  begin(ctx, job, name, user.id, documents, 0);
+  begin(ctx, job, name, user.id, documents);
   return job;
 }
 
@@ -141,7 +143,7 @@ export function summarizeLater(ctx: RoomContext, id: string): void {
   const known = held(ctx, id);
   if (!known || known.document.status !== "completed") return;
   put(ctx, { ...known.document, status: "processing" });
-  begin(ctx, ctx.newId("job"), "summarization", "", [forJob(known, false)], 0);
+  begin(ctx, ctx.newId("job"), "summarization", "", [forJob(known)]);
 }
 
 /** What came of one that was done at once. */
@@ -150,10 +152,10 @@ export function keepSummary(ctx: RoomContext, id: string, summary: string): void
   if (known) put(ctx, { ...known.document, summary });
 }
 
-function begin(ctx: RoomContext, job: string, name: Workflow, user_id: string, documents: readonly JobDocument[], set_aside: number): void {
+function begin(ctx: RoomContext, job: string, name: Workflow, user_id: string, documents: readonly JobDocument[]): void {
   const started_at = new Date(ctx.now()).toISOString();
   ctx.announce(caseChannel, "workflow:started", { workflow_id: job, case_id: ctx.id, name, status: "running", started_at });
-  const message: JobCall = { tell: "begin", case_id: ctx.id, name, user_id, documents, set_aside };
+  const message: JobCall = { tell: "begin", case_id: ctx.id, name, user_id, documents };
   ctx.call(`job/${job}`, message);
 }
 
@@ -193,7 +195,7 @@ function takeOne(ctx: RoomContext, job: string, outer: DocumentShown, file: Inne
   if (known !== undefined) return [];
   const own = held(ctx, id)!;
   ctx.announce(caseChannel, "document:uploaded", { document: shownTo(ctx, own.document, true) });
-  return [forJob(own, false)];
+  return [forJob(own)];
 }
 
 function takeProcessed(ctx: RoomContext, { job_id, document_id, facts, results, trouble }: Extract<CaseCall, { tell: "processed" }>): void {
@@ -304,6 +306,6 @@ function checkIndex(ctx: RoomContext, indexed: number): void {
     const some = ids.slice(at, at + REBUILT).map((id) => ({ id, known: held(ctx, id)! }));
     const labour: Labour = { do: "mark", case_id: ctx.id, changes: some.map(({ id, known }) => ({ id, revision: known.revision, visible: known.visible })) };
     ctx.work(labour);
-    begin(ctx, ctx.newId("job"), "text_extraction", "", some.map(({ known }) => forJob(known, false)), 0);
+    begin(ctx, ctx.newId("job"), "text_extraction", "", some.map(({ known }) => forJob(known)));
   }
 }

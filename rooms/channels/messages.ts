@@ -85,6 +85,8 @@ export interface JobDocument {
   readonly visible: boolean;
   /** It was uploaded with this job, by its user. */
   readonly own: boolean;
+  /** The case has it already, and its sender may not know: it is read as any other, for nothing. */
+  readonly phantom?: true;
   readonly tags: readonly string[];
   readonly custodian: string;
 }
@@ -97,8 +99,6 @@ export type JobCall =
     readonly name: Workflow;
     readonly user_id: string;
     readonly documents: readonly JobDocument[];
-    /** How many files of the upload are no document of the job, and look like one to whoever may not see why. */
-    readonly set_aside: number;
   }
   | { readonly tell: "more"; readonly documents: readonly JobDocument[] }
   /** The case has taken what was read in it. */

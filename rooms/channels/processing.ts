@@ -131,12 +131,12 @@ function summaryOf(ctx: RoomContext, { started, ended }: Job, view: View): Event
 }
 
 function take(ctx: RoomContext, document: JobDocument): void {
-  const { id, visible, own } = document;
+  const { id, visible, own, phantom } = document;
   const isNew =
     ctx.sql`insert into job_document (room, id, body, status, visible) values (${ctx.room}, ${id}, ${JSON.stringify(document)}, 'pending', ${visible ? 1 : 0})
     on conflict (room, id) do nothing returning id`.length > 0;
   if (!isNew) return;
-  count(ctx, "all", { total: 1 });
+  if (!phantom) count(ctx, "all", { total: 1 });
   if (own) count(ctx, "own", { total: 1 });
   if (visible) count(ctx, "visible", { total: 1 });
 }
@@ -170,10 +170,9 @@ function end(ctx: RoomContext, running: Job): void {
 function hear(ctx: RoomContext, message: JobCall): void {
   switch (message.tell) {
     case "begin": {
-      const { case_id, name, user_id, documents, set_aside } = message;
+      const { case_id, name, user_id, documents } = message;
       ctx.sql`insert into job_state (room, case_id, name, user, started) values (${ctx.room}, ${case_id}, ${name}, ${user_id}, ${ctx.now()})`;
       for (const view of VIEWS) ctx.sql`insert into job_count (room, view) values (${ctx.room}, ${view})`;
-      count(ctx, "own", { total: set_aside, completed: set_aside });
       for (const document of documents) take(ctx, document);
       ctx.admitAgain();
       return goOn(ctx);
@@ -198,7 +197,8 @@ function hear(ctx: RoomContext, message: JobCall): void {
 }
 
 /** A document has been read, in whatever way: its case hears of it first, which knows who may see it. */
-function worked(ctx: RoomContext, { document: { id } }: Extract<Labour, { do: "process" }>, result: Processed | { readonly failed: string }): void {
+function worked(ctx: RoomContext, { document: { id, phantom } }: Extract<Labour, { do: "process" }>, result: Processed | { readonly failed: string }): void {
+  if (phantom) return forget(ctx, id);
   const { facts, results, trouble, inner = [] }: Processed = "failed" in result ? { trouble: { code: "failed", error: EXCEPTIONS.failed } } : result;
   const job = jobOf(ctx)!;
   const [said, why] = [JSON.stringify(results ?? {}), trouble ? JSON.stringify(trouble) : null];
@@ -211,6 +211,14 @@ function worked(ctx: RoomContext, { document: { id } }: Extract<Labour, { do: "p
   }
   const processed: CaseCall = { tell: "processed", job_id: ctx.id, document_id: id, facts, results, trouble };
   ctx.call(`case/${job.case_id}`, processed);
+  goOn(ctx);
+}
+
+/** What was read for nothing is done with. */
+function forget(ctx: RoomContext, id: string): void {
+  ctx.sql`update job_document set status = 'completed' where room = ${ctx.room} and id = ${id}`;
+  count(ctx, "own", { completed: 1 });
+  tellProgress(ctx, jobOf(ctx)!);
   goOn(ctx);
 }
 

@@ -30,6 +30,8 @@ export type Task =
     readonly out: string;
     readonly operations: readonly Operation[];
     readonly wants_text?: number;
+    /** It is in no index afterwards. */
+    readonly discard?: true;
   }
   | Indexing & { readonly do: "mark"; readonly changes: readonly Change[] }
   | Indexing & { readonly do: "text"; readonly id: string; readonly from: number; readonly length: number }
@@ -95,10 +97,12 @@ function search({ index, query, ...options }: Extract<Task, { do: "search" }>): 
 }
 
 async function read(
-  { original, index, out, operations, wants_text }: Extract<Task, { do: "process" }>,
+  { original, index, out, operations, wants_text, discard }: Extract<Task, { do: "process" }>,
   note: (note: { operation: Operation }) => void,
 ): Promise<Read> {
   const inner: InnerFile[] = [];
+  // What is inside was found when the text was: its documents are there.
+  const keeps = operations.includes("text_extraction") && !discard;
   note({ operation: OPERATIONS[0] });
   let extracted: Extracted;
   try {
@@ -106,6 +110,7 @@ async function read(
     const { extract } = await import("./extract.ts");
     const { path, filename, content_type } = original;
     extracted = await extract({ bytes: plainBytes(readFileSync(path)), filename, content_type }, ({ bytes, ...found }) => {
+      if (!keeps) return;
       if (inner.length === 0) mkdirSync(out, { recursive: true });
       const path = `${out}/${inner.length}`;
       writeFileSync(path, bytes, { mode: 0o600 });
@@ -116,16 +121,14 @@ async function read(
     return { trouble: { code: error.code, error: error.message }, inner: [] };
   }
   const { text, ...facts } = extracted;
-  if (operations.includes("text_extraction")) put(index, original, extracted);
+  if (keeps) put(index, original, extracted);
   const steps = STEPS.filter((step) => operations.includes(step));
   let results: Results = {};
   if (steps.length > 0) {
     const { analyze } = await import("./analyze.ts");
     results = analyze({ ...extracted, filename: original.filename }, steps, (operation: Step) => note({ operation }));
   }
-  // What is inside was found before: its documents are there.
-  const isFirst = operations.includes("text_extraction");
-  return { facts, results, inner: isFirst ? inner : [], text: wants_text === undefined ? undefined : text.slice(0, wants_text) };
+  return { facts, results, inner, text: wants_text === undefined ? undefined : text.slice(0, wants_text) };
 }
 
 /** Some libraries take no Buffer. */

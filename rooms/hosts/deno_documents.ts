@@ -98,11 +98,11 @@ export class DenoDocuments {
   }
 
   #task(
-    { case_id, document: { hash, id, filename, content_type, tags, custodian } }: Pick<Process, "case_id" | "document">,
+    { case_id, document: { hash, id, filename, content_type, tags, custodian, phantom: discard } }: Pick<Process, "case_id" | "document">,
     operations: Process["operations"],
   ) {
     const original = { path: this.blobs.path(hash), id, filename, content_type, tags, custodian };
-    return { do: "process", index: this.#index(case_id), original, operations, out: this.blobs.scratch() } as const;
+    return { do: "process", index: this.#index(case_id), original, operations, out: this.blobs.scratch(), discard } as const;
   }
 
   async #process(labour: Process, work: Work): Promise<Processed> {

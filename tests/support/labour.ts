@@ -82,7 +82,7 @@ export class FakeLabour {
 
   #process({ case_id, document, operations }: Process): Processed {
     const result = this.found.get(document.hash) ?? CLEAR;
-    if (result.trouble) return result;
+    if (result.trouble || document.phantom) return result;
     const text = new TextDecoder().decode(this.contents.get(document.hash));
     const known = this.texts.get(document.id);
     this.texts.set(document.id, { case_id, text, visible: known?.visible ?? false, revision: known?.revision ?? -1, change: ++this.#change });
