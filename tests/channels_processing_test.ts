@@ -289,3 +289,17 @@ Deno.test("processing: a workflow runs again on chosen documents, and leaves a p
   assertEquals((await desk.push(desk.join("viewer").client, "start_workflow", { document_ids: [id] })).response.reason, "forbidden");
   desk.close();
 });
+
+Deno.test("processing: what may be seen and turns up in a mail stays in sight, unless the mail may not be seen", async () => {
+  const desk = new Desk();
+  const attorney = desk.join("attorney").client;
+  await desk.add(attorney, "paper");
+  const { client: viewer } = desk.join("viewer");
+  viewer.take();
+  await desk.add(attorney, "clear", { ...CLEAR, inner: [inner("paper")] });
+  assertEquals(events(viewer, /^document:(uploaded|withdrawn)/).map((frame) => frame[4].document?.filename), ["clear.eml"]);
+  await desk.add(attorney, "secret", { ...PRIVILEGED, inner: [inner("paper")] });
+  assertEquals(events(viewer, /^document:(uploaded|withdrawn)/).map((frame) => frame[3]), ["document:withdrawn"]);
+  assertEquals(listed(desk, "viewer"), ["clear.eml"]);
+  desk.close();
+});

@@ -5,29 +5,13 @@ import { Refusal } from "../../protocol/reason.ts";
 import type { User } from "../host.ts";
 import { behave, type Context, Later, room, type RoomContext } from "../room.ts";
 import { mayEnter, require, RIGHTS } from "../token.ts";
-import {
-  CASE_DOCUMENTS,
-  contentOf,
-  forJob,
-  found,
-  hear,
-  issueTicket,
-  keepSummary,
-  list,
-  newest,
-  page,
-  progress,
-  register,
-  run,
-  seen,
-  summarizeLater,
-  ticketOf,
-  useTicket,
-} from "./documents.ts";
+import { CASE_DOCUMENTS, contentOf, found, list, newest, page, progress, seen } from "./documents.ts";
 import type { CaseCall, CaseQuestion, Labour } from "./messages.ts";
 import { appear, shown, updatePresence } from "./online.ts";
 import { decide, seesAll, seesEvent, shownTo, suggest } from "./privilege.ts";
 import { privilegeLog } from "./privilege_log.ts";
+import { CASE_UPLOADS, issueTicket, register, ticketOf, useTicket } from "./uploads.ts";
+import { CASE_INDEX, checkIndex, forJob, hear, keepSummary, run, summarizeLater } from "./workflows.ts";
 
 /** A record of one case that speaks of another would mislead whoever reads it. */
 function sameCase(ctx: RoomContext, caseId: unknown, field: string): void {
@@ -102,14 +86,15 @@ function answer(ctx: RoomContext, question: CaseQuestion): unknown {
       ctx.record(caseChannel, "searched", { search_id: question.search_id, query: question.query, filters: question.filters });
       return {};
     case "found":
-      return found(ctx, user, question.ids, question.indexed);
+      checkIndex(ctx, question.indexed);
+      return found(ctx, user, question.ids);
     case "privilege_log":
       return privilegeLog(ctx, user, question.after, question.limit);
   }
 }
 
 export const caseRoom = room("case/{caseId}", {
-  migrations: CASE_DOCUMENTS,
+  migrations: [...CASE_DOCUMENTS, ...CASE_INDEX, ...CASE_UPLOADS],
   topics: [
     behave(caseChannel, {
       admit: (ctx) => enter(ctx, ctx.user),

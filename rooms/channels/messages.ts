@@ -73,6 +73,8 @@ export type CaseCall =
     readonly facts?: Facts;
     readonly results?: z.output<typeof Results>;
     readonly trouble?: Trouble;
+    /** What hangs on it. */
+    readonly inner?: readonly Inner[];
   }
   | { readonly tell: "ended"; readonly job_id: string; readonly name: Workflow; readonly duration_ms: number };
 

@@ -203,14 +203,15 @@ function worked(ctx: RoomContext, { document: { id, phantom } }: Extract<Labour,
   const job = jobOf(ctx)!;
   const [said, why] = [JSON.stringify(results ?? {}), trouble ? JSON.stringify(trouble) : null];
   ctx.sql`update job_document set status = 'read', results = ${said}, trouble = ${why} where room = ${ctx.room} and id = ${id}`;
-  // First what is in it: it is not to be seen before it is known whether that may be.
-  for (let at = 0; at < inner.length; at += TOLD_AT_ONCE) {
-    const found: CaseCall = { tell: "inner", job_id: ctx.id, document_id: id, files: inner.slice(at, at + TOLD_AT_ONCE) };
-    ctx.call(`case/${job.case_id}`, found);
-    ctx.sql`update job_state set waits = waits + 1 where room = ${ctx.room}`;
-  }
-  const processed: CaseCall = { tell: "processed", job_id: ctx.id, document_id: id, facts, results, trouble };
+  const [attached, members] = [inner.filter(({ kind }) => kind === "attachment"), inner.filter(({ kind }) => kind === "member")];
+  const processed: CaseCall = { tell: "processed", job_id: ctx.id, document_id: id, facts, results, trouble, inner: attached };
   ctx.call(`case/${job.case_id}`, processed);
+  for (let at = 0; at < members.length; at += TOLD_AT_ONCE) {
+    const found: CaseCall = { tell: "inner", job_id: ctx.id, document_id: id, files: members.slice(at, at + TOLD_AT_ONCE) };
+    ctx.call(`case/${job.case_id}`, found);
+  }
+  const waits = Math.ceil(members.length / TOLD_AT_ONCE) + (attached.length > 0 ? 1 : 0);
+  ctx.sql`update job_state set waits = waits + ${waits} where room = ${ctx.room}`;
   goOn(ctx);
 }
 
