@@ -58,12 +58,17 @@ export class Gate {
     this.#jobs.push(job);
     if (this.#due || this.#closed) return;
     this.#due = true;
-    this.host.soon(() => this.tick());
+    this.host.soon(() => this.#closed || this.tick());
   }
 
   /** Nothing is queued. */
   get quiet(): boolean {
     return this.#jobs.length === 0;
+  }
+
+  /** It takes no more: what is not done by now is for the next life. */
+  get closed(): boolean {
+    return this.#closed;
   }
 
   /** Inside a job: the actor will be asked, at the end of the tick, whether it may rest. */

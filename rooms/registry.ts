@@ -272,6 +272,8 @@ export class Registry implements Rooms {
   #attempt(task: Task, failures: number): void {
     const note = (note: unknown) => this.gate.post(() => this.#actor(task.room)?.noted(task, note));
     this.#host.work(JSON.parse(task.task), { owner: task.room, note }).then((result) => this.#worked(task, result), (error) => {
+      // Called off because the server ends: it is done again.
+      if (this.gate.closed) return;
       this.#host.report(error, `work for ${task.room.slice(0, task.room.indexOf("/"))}`);
       if (failures === ATTEMPTS - 1) this.#worked(task, { failed: error instanceof Error ? error.name : typeof error });
       else this.#host.clock.after(RETRY_MS * 4 ** failures, () => this.#attempt(task, failures + 1));

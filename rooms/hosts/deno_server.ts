@@ -34,9 +34,14 @@ export async function serve(app: App, gateway: Gateway, options: ServeOptions): 
   const onlyWebSockets = { shouldUpgradeCallback: ({ headers }: IncomingMessage) => /^websocket$/i.test(headers.upgrade ?? "") };
   const server: Server = createServer(
     onlyWebSockets,
-    getRequestListener((request, { incoming: { socket } }) =>
-      app.fetch(request, { peer: socket.remoteAddress, allow: (ms: number) => plain.allow(socket, ms) })
-    ),
+    getRequestListener((request, { incoming }) => {
+      const { socket } = incoming;
+      return app.fetch(request, {
+        peer: socket.remoteAddress,
+        allow: (ms: number) => plain.allow(socket, ms),
+        whole: () => !("complete" in incoming) || incoming.complete,
+      });
+    }),
   );
   const doors = new Map<number, WebSocketServer>();
   const door = (maxPayload: number) => {

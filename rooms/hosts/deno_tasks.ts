@@ -38,6 +38,8 @@ async function relay(program: string): Promise<never> {
   });
   // Nobody is left to do the task. What it was stands on stderr.
   worker.addEventListener("error", () => Deno.exit(1));
+  // Who ends a group of processes means the server: what it is at, it wants to end by itself.
+  for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, () => {});
   const frames = new Frames();
   for await (const chunk of Deno.stdin.readable) {
     for (const task of frames.push(chunk)) {

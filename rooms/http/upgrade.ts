@@ -16,6 +16,8 @@ export interface HostBindings {
   readonly accept?: (opening: Opening) => Response;
   /** The request may take so many milliseconds from now. */
   readonly allow?: (ms: number) => void;
+  /** Whether the body has come to its end: of a request that was cut off, Deno's streams may say so though it has not. */
+  readonly whole?: () => boolean;
 }
 
 /** Decides who connects. Null: he will say so by `authenticate`. Throws Refusal. */

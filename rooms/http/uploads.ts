@@ -71,6 +71,8 @@ export function uploads({ registry, gateway, verify, limits, blobs }: DocumentRo
     c.env.allow?.(limits.upload_ms);
     const upload = await blobs.receive(c.req.raw.body ?? [] as unknown as ReadableStream<Uint8Array>, limits.upload_bytes);
     try {
+      // A form has a last line; of this, nothing but the host knows where it ends.
+      if (c.env.whole?.() === false) throw new Refusal("invalid_payload", { message: "the content is cut off" });
       await blobs.keepAll([upload]);
       const { hash, size } = upload;
       return c.json(await ask<Uploaded>(user, caseId, { ask: "register", user, files: [{ ...described, size, hash }], workflow: "processing", ticket }), 201);
@@ -110,7 +112,9 @@ async function readForm(request: Request, blobs: Blobs, limits: Limits) {
   } catch (error) {
     const came = await Promise.allSettled(arriving);
     await dropAll(came.flatMap((one) => one.status === "fulfilled" ? [one.value.upload] : []));
-    throw error;
+    // Whoever reads a file no further breaks its stream: that is heard before his reason is.
+    const refused = came.find((one) => one.status === "rejected" && one.reason instanceof Refusal);
+    throw refused?.status === "rejected" ? refused.reason : error;
   }
 }
 

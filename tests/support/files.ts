@@ -107,3 +107,30 @@ export function fixed(...properties: readonly (readonly [number, number])[]): Ui
   });
   return new Uint8Array(view.buffer);
 }
+
+/** A file in a mail. */
+export interface Attached {
+  readonly name: string;
+  readonly type?: string;
+  readonly bytes: Uint8Array;
+}
+
+/** A mail as it is sent: headers by name, a text, and what is attached to it. */
+export function eml(headers: Readonly<Record<string, string>>, text: string, attached: readonly Attached[] = []): string {
+  const head = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join("") + "MIME-Version: 1.0\r\n";
+  const plain = `Content-Type: text/plain; charset=utf-8\r\n\r\n${text}\r\n`;
+  if (attached.length === 0) return head + plain;
+  const parts = attached.map(({ name, type = "application/octet-stream", bytes }) =>
+    `--part\r\nContent-Type: ${type}\r\nContent-Disposition: attachment; filename="${name}"\r\nContent-Transfer-Encoding: base64\r\n\r\n${base64(bytes)}\r\n`
+  );
+  return `${head}Content-Type: multipart/mixed; boundary=part\r\n\r\n--part\r\n${plain}${parts.join("")}--part--\r\n`;
+}
+
+/** Mails in one file, as mail programs export a folder. */
+export function mbox(mails: readonly string[]): string {
+  return mails.map((mail) => `From export Thu Aug 22 12:36:23 2002\n${mail.replaceAll("\r\n", "\n")}\n`).join("");
+}
+
+export function base64(bytes: Uint8Array): string {
+  return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join("")).replace(/.{76}/g, "$&\r\n");
+}
