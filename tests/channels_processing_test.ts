@@ -116,6 +116,29 @@ Deno.test("processing: whoever may not see what is privileged knows of a job wha
   desk.close();
 });
 
+Deno.test("processing: of a hidden document's progress nobody hears who may not see it, how often it may be [DESIGN §4]", async () => {
+  const desk = new Desk();
+  const attorney = desk.join("attorney").client;
+  desk.labour.holding = true;
+  desk.labour.found.set(sha256("secret"), PRIVILEGED);
+  attorney.queue(["j1", "a", CASE, "add:document", { file: { name: "s.eml", content_base64: btoa("secret") } }]);
+  await desk.stage.settle();
+  desk.labour.release();
+  await desk.stage.settle();
+  const { processing_job_id: job } = attorney.take().find((frame: Heard) => frame[1] === "a")[4].response;
+  const [watcher, viewer] = (["attorney", "viewer"] as const).map((role) => desk.join(role, `processing:${job}`, {}, `watching ${role}`).client);
+  for (const client of [watcher, viewer]) client.take();
+  desk.labour.holding = false;
+  for (let step = 0; step < 8; step++) {
+    desk.labour.release(1);
+    await desk.stage.settle();
+  }
+  const told = (client: typeof viewer) => client.take().map((frame: Heard) => frame[3]).filter((name: string) => !name.startsWith("presence"));
+  assertEquals(told(viewer), ["progress", "job:completed"]);
+  assertGreaterOrEqual(told(watcher).length, 4);
+  desk.close();
+});
+
 Deno.test("processing: nobody of another case finds the job, nor one that does not exist", async () => {
   const desk = new Desk();
   const { processing_job_id: job } = await desk.add(desk.join("attorney").client, "mail");

@@ -104,10 +104,12 @@ function progressOf(ctx: RoomContext, job: Job, view: View, operation?: string):
   };
 }
 
-function tellProgress(ctx: RoomContext, job: Job, operation?: string): void {
+/** `about`: the document that it is about. That a hidden one goes on is not to be counted by whoever may not see it. */
+function tellProgress(ctx: RoomContext, job: Job, about?: { readonly own: boolean; readonly visible: boolean }, operation?: string): void {
   const views = new Map<View, Progress>();
   ctx.tell(processingChannel, "progress", (user) => {
     const view = viewOf(job, user);
+    if (about && !(view === "all" || about.visible || (view === "own" && about.own))) return undefined;
     if (!views.has(view)) views.set(view, progressOf(ctx, job, view, operation));
     return views.get(view);
   });
@@ -239,7 +241,7 @@ function done(ctx: RoomContext, id: string): void {
   const results = JSON.parse(String(row.results));
   if (trouble) ctx.tell(processingChannel, "error", (user) => sees(user) ? exceptionOf(id, filename, trouble) : undefined);
   else ctx.tell(processingChannel, "document:completed", (user) => sees(user) ? { document_id: id, results } : undefined);
-  tellProgress(ctx, job);
+  tellProgress(ctx, job, { own, visible: row.visible === 1 });
   goOn(ctx);
 }
 
@@ -285,8 +287,10 @@ export const jobRoom = room("job/{jobId}", {
   topics: [processing],
   called: hear,
   worked,
-  noted(ctx, _task, { operation }: { operation: Operation }) {
+  noted(ctx, { document: { id, own } }: Extract<Labour, { do: "process" }>, { operation }: { operation: Operation }) {
     const job = jobOf(ctx);
-    if (job && job.ended === undefined) tellProgress(ctx, job, operation);
+    if (!job || job.ended !== undefined) return;
+    const [row] = ctx.sql`select visible from job_document where room = ${ctx.room} and id = ${id}`;
+    tellProgress(ctx, job, { own, visible: row?.visible === 1 }, operation);
   },
 });
