@@ -82,9 +82,10 @@ export function describe(ctx: RoomContext, user: string, { filename, content_typ
   return { ...described, status: "pending", tags, title, custodian, metadata: more, uploaded_by: user };
 }
 
-/** Takes a document in, and tells of it. */
-export function add(ctx: RoomContext, document: DocumentShown, hash: string, job: string): void {
+/** Takes a document in, and tells of it. `attached`: says what it hangs on before that. */
+export function add(ctx: RoomContext, document: DocumentShown, hash: string, job: string, attached: () => void = () => {}): void {
   put(ctx, document, { hash, job });
+  attached();
   ctx.announce(caseChannel, "document:uploaded", { document: shownTo(ctx, document, true) });
 }
 
