@@ -166,6 +166,39 @@ export const FLOOD = {
  */
 export const CHURN = { name: "churn", sockets: 8, atOnce: 50, warm: 20_000, warmMs: 65_000, million: 1_000_000, step: 100_000, asked: 0.05 } as const;
 
+/** Figures about documents: servers, their children and the bench share the cores. */
+export const INGEST = {
+  name: "ingest",
+  what: "1,000 mails into a case, text only, until the job is over, beside parsing and FTS5 on as many cores",
+  mails: 1000,
+  asked: 0.5,
+} as const;
+
+/** Two words each, by their ranks: how often a word is used falls with its rank. */
+export const SEARCH = {
+  name: "search",
+  what: "first result of two words among 100,000 mails, beside the FTS5 statement",
+  documents: 100_000,
+  queries: [
+    { what: "rare and common", ranks: [[19_000, 20], [17_500, 40], [18_200, 70]] },
+    { what: "middling", ranks: [[900, 1200], [700, 1500], [1100, 1000]] },
+    { what: "common", ranks: [[30, 60], [80, 25], [50, 90]] },
+  ],
+  asked: 3,
+} as const;
+
+export const BUSY_CASE = {
+  name: "busy",
+  what: "p99 of cursors in a document while another case has a job of 1,000 mails and is searched with w/, beside idle",
+  mails: 1000,
+  members: 10,
+  everyMs: 100,
+  windowMs: 4000,
+  asked: 3,
+} as const;
+
+export const UPLOAD = { name: "upload", what: "memory of the server above idle while 100 MB are uploaded", bytes: 104_857_600, askedMb: 40 } as const;
+
 /** Above this share of its core, the generator may be what limits: then the server's CPU is what is compared. */
 export const BUSY = 0.85;
 /** Above this share of the server's core, other programs decide how much a server does in a second: the same holds. */

@@ -5,7 +5,11 @@
  */
 import { sign } from "../../rooms/token.ts";
 import { checkChains } from "./chains.ts";
-import { CHURN, FIGURES, FLOOD, IDLE, PAIRS, PAUSED, RECOVER, REDIAL } from "./figures.ts";
+import { measureBusy } from "./documents_busy.ts";
+import { measureIngest } from "./documents_ingest.ts";
+import { measureSearch } from "./documents_search.ts";
+import { measureUpload } from "./documents_upload.ts";
+import { BUSY_CASE, CHURN, FIGURES, FLOOD, IDLE, INGEST, PAIRS, PAUSED, RECOVER, REDIAL, SEARCH, UPLOAD } from "./figures.ts";
 import { machineLine, twoCores } from "./machine.ts";
 import { measureFigure, measureMemory, type Row } from "./measure.ts";
 import { Server } from "./server.ts";
@@ -22,9 +26,14 @@ const STRAINS: Readonly<Record<string, (ground: StrainGround) => Promise<Row[]>>
   [FLOOD.name]: measureFlood,
   [CHURN.name]: measureChurn,
   [REDIAL.name]: measureRedial,
+  [BUSY_CASE.name]: measureBusy,
+  [UPLOAD.name]: measureUpload,
 };
 
-const known = [...FIGURES.map(({ name }) => name), IDLE.name, ...Object.keys(STRAINS)];
+/** Figures about documents, beside the least that does the same. */
+const BARE: Readonly<Record<string, (ground: StrainGround) => Promise<Row[]>>> = { [INGEST.name]: measureIngest, [SEARCH.name]: measureSearch };
+
+const known = [...FIGURES.map(({ name }) => name), IDLE.name, ...Object.keys(STRAINS), ...Object.keys(BARE)];
 const names = Deno.args.length > 0 ? Deno.args : known;
 const unknown = names.filter((name) => !known.includes(name));
 if (unknown.length > 0) {
@@ -38,6 +47,8 @@ const tokens = await Promise.all(Array.from({ length: 100 }, (_, index) => {
   const user = { id: `user_${index}`, name: `User ${index}`, role: "attorney", cases: "*" } as const;
   return sign(SECRET, user, 86_400, Date.now());
 }));
+
+Deno.writeTextFileSync(`${folder}/errors`, "");
 
 const rows: Row[] = [];
 const strains: Row[] = [];
@@ -64,7 +75,9 @@ async function measure(name: string): Promise<void> {
 
 try {
   for (const name of names) {
-    if (Object.hasOwn(STRAINS, name)) strains.push(...await STRAINS[name]({ folder, serverCore, generatorCore, tokens, raised }));
+    const ground = { folder, serverCore, generatorCore, tokens, raised };
+    if (Object.hasOwn(STRAINS, name)) strains.push(...await STRAINS[name](ground));
+    else if (Object.hasOwn(BARE, name)) rows.push(...await BARE[name](ground));
     else await measure(name);
   }
 } finally {
