@@ -38,8 +38,13 @@ export interface Finished {
 /** How long until something that met a lost tick is tried again, in milliseconds. */
 export const RETRY_MS = 100;
 
+/** How long a tick goes on with what nobody waits for, in milliseconds: who speaks meanwhile waits as long. */
+const PATIENT_MS = 4;
+
 export class Gate {
   #jobs: (() => void)[] = [];
+  /** What can wait for the jobs: taken in order, some in each tick. */
+  #patient: (() => void)[] = [];
   #finished: Finished[] = [];
   readonly #touched = new Set<Gated>();
   #due = false;
@@ -56,6 +61,16 @@ export class Gate {
   /** Queues a job for the next tick. */
   post(job: () => void): void {
     this.#jobs.push(job);
+    this.#arm();
+  }
+
+  /** The same for what nobody waits for: of very much of it, as after an upload, some in each tick, behind what is posted. */
+  postPatiently(job: () => void): void {
+    this.#patient.push(job);
+    this.#arm();
+  }
+
+  #arm(): void {
     if (this.#due || this.#closed) return;
     this.#due = true;
     this.host.soon(() => this.#closed || this.tick());
@@ -63,7 +78,7 @@ export class Gate {
 
   /** Nothing is queued. */
   get quiet(): boolean {
-    return this.#jobs.length === 0;
+    return this.#jobs.length === 0 && this.#patient.length === 0;
   }
 
   /** It takes no more: what is not done by now is for the next life. */
@@ -88,6 +103,7 @@ export class Gate {
     const jobs = this.#jobs;
     this.#jobs = [];
     for (const job of jobs) this.#safely(job, "a job of a tick");
+    this.#runPatient();
     for (const actor of this.#touched) actor.settle();
     const kept = this.#commit();
     if (!kept) this.#undo();
@@ -110,6 +126,17 @@ export class Gate {
     this.#touched.clear();
     this.flush();
     for (const kept of after) this.#safely(kept, "the end of a tick");
+    if (this.#patient.length > 0) this.#arm();
+  }
+
+  /** At least one, so that they come to an end whatever else there is. */
+  #runPatient(): void {
+    if (this.#patient.length === 0) return;
+    const { clock } = this.host;
+    const end = clock.elapsed() + PATIENT_MS;
+    let done = 0;
+    do this.#safely(this.#patient[done++], "a patient job of a tick"); while (done < this.#patient.length && clock.elapsed() < end);
+    this.#patient = this.#patient.slice(done);
   }
 
   #commit(): boolean {

@@ -23,6 +23,8 @@ const WARM = 1000;
 const ATTEMPTS = 8;
 /** How long until a timer of an unknown kind of room is looked at again, in milliseconds. */
 const UNKNOWN_MS = 3_600_000;
+/** Calls of one room to another that are taken in one tick. */
+const CARRIED = 16;
 
 export interface RegistryOptions {
   readonly host: Host;
@@ -214,7 +216,7 @@ export class Registry implements Rooms {
     return count <= this.#limits.refusals_logged;
   }
 
-  // Calls: one at a time for each pair of rooms, so that a retry overtakes nothing.
+  // Calls: for each pair of rooms those of one tick, which stand or fall together, so that a retry overtakes nothing.
 
   #carry(calls: readonly Call[]): void {
     for (const call of calls) {
@@ -229,21 +231,29 @@ export class Registry implements Rooms {
   }
 
   #carryNext(pair: string): void {
-    const call = this.#calls.get(pair)?.[0];
-    if (!call) {
+    const calls = this.#calls.get(pair)?.slice(0, CARRIED) ?? [];
+    if (calls.length === 0) {
       this.#calls.delete(pair);
       return;
     }
-    this.gate.post(() => {
-      const actor = this.#actor(call.target);
-      const settled = (how: "taken" | "lost" | { failed: string }) => {
-        if (how === "lost") return void this.#host.clock.after(RETRY_MS, () => this.#carryNext(pair));
-        this.#calls.get(pair)!.shift();
-        this.#settleCall(call, how);
-        this.#carryNext(pair);
+    this.gate.postPatiently(() => {
+      let open = calls.length;
+      let lost = false;
+      const settled = (call: Call, how: "taken" | "lost" | { failed: string }) => {
+        if (how === "lost") lost = true;
+        else {
+          this.#calls.get(pair)!.shift();
+          this.#settleCall(call, how);
+        }
+        if (--open > 0) return;
+        if (lost) this.#host.clock.after(RETRY_MS, () => this.#carryNext(pair));
+        else this.#carryNext(pair);
       };
-      if (actor) actor.called(call, settled);
-      else settled({ failed: "no such kind of room" });
+      const actor = this.#actor(calls[0].target);
+      for (const call of calls) {
+        if (actor) actor.called(call, (how) => settled(call, how));
+        else settled(call, { failed: "no such kind of room" });
+      }
     });
   }
 
@@ -253,7 +263,7 @@ export class Registry implements Rooms {
       this.#host.clock.after(RETRY_MS, () => this.#settleCall(call, how));
       return [];
     };
-    this.gate.post(() => {
+    this.gate.postPatiently(() => {
       // It writes for no room: a stand-in shares its tick's fate.
       const clerk = { wrote: true, settle() {}, recover() {}, rest() {} };
       this.gate.finish({ actor: clerk, effects: [], undo: [], lost: again });
@@ -281,7 +291,7 @@ export class Registry implements Rooms {
   }
 
   #worked(task: Task, result: unknown): void {
-    this.gate.post(() => {
+    this.gate.postPatiently(() => {
       // Its kind may come back with another version of the program.
       this.#actor(task.room)?.worked(task, result, (how) => {
         if (how === "lost") this.#host.clock.after(RETRY_MS, () => this.#worked(task, result));

@@ -20,7 +20,7 @@ const JOB = `create table job_state (room text not null primary key, case_id tex
    create index job_document_status on job_document (room, status)`;
 
 /** So many documents of one job are handed out at once. */
-const WINDOW = 16;
+const WINDOW = 64;
 /** So many files that were found in a document are told to its case in one turn: an archive may have 100,000. */
 const TOLD_AT_ONCE = 100;
 /** So many of its exceptions are told with its state. */
@@ -132,15 +132,16 @@ function summaryOf(ctx: RoomContext, { started, ended }: Job, view: View): Event
   return { total_documents: total, completed, failed, duration_ms: (ended ?? ctx.now()) - started, errors: exceptionsOf(ctx, view) };
 }
 
-function take(ctx: RoomContext, document: JobDocument): void {
-  const { id, visible, own, phantom } = document;
-  const isNew =
-    ctx.sql`insert into job_document (room, id, body, status, visible) values (${ctx.room}, ${id}, ${JSON.stringify(document)}, 'pending', ${visible ? 1 : 0})
-    on conflict (room, id) do nothing returning id`.length > 0;
-  if (!isNew) return;
-  if (!phantom) count(ctx, "all", { total: 1 });
-  if (own) count(ctx, "own", { total: 1 });
-  if (visible) count(ctx, "visible", { total: 1 });
+function take(ctx: RoomContext, documents: readonly JobDocument[]): void {
+  const taken = documents.filter((document) => {
+    const { id, visible } = document;
+    return ctx.sql`insert into job_document (room, id, body, status, visible)
+      values (${ctx.room}, ${id}, ${JSON.stringify(document)}, 'pending', ${visible ? 1 : 0})
+      on conflict (room, id) do nothing returning id`.length > 0;
+  });
+  count(ctx, "all", { total: taken.filter(({ phantom }) => !phantom).length });
+  count(ctx, "own", { total: taken.filter(({ own }) => own).length });
+  count(ctx, "visible", { total: taken.filter(({ visible }) => visible).length });
 }
 
 /** Hands out what waits, as far as there is room for it; a job with nothing left ends. */
@@ -175,13 +176,13 @@ function hear(ctx: RoomContext, message: JobCall): void {
       const { case_id, name, user_id, documents } = message;
       ctx.sql`insert into job_state (room, case_id, name, user, started) values (${ctx.room}, ${case_id}, ${name}, ${user_id}, ${ctx.now()})`;
       for (const view of VIEWS) ctx.sql`insert into job_count (room, view) values (${ctx.room}, ${view})`;
-      for (const document of documents) take(ctx, document);
+      take(ctx, documents);
       ctx.admitAgain();
       return goOn(ctx);
     }
     case "more":
       ctx.sql`update job_state set waits = waits - 1 where room = ${ctx.room}`;
-      for (const document of message.documents) take(ctx, document);
+      take(ctx, message.documents);
       return goOn(ctx);
     case "visible": {
       const { document_id, visible } = message;

@@ -74,7 +74,11 @@ export class SearchIndex {
     try {
       // Writers of other processes are waited for.
       db.exec("pragma busy_timeout = 5000");
-      if (!readOnly) db.exec("pragma journal_mode = wal; pragma synchronous = normal");
+      if (!readOnly) {
+        // SQLite waits for nobody here, and says so at once when two processes make the same file.
+        insist(() => db.exec("pragma journal_mode = wal"));
+        db.exec("pragma synchronous = normal");
+      }
       const index = new SearchIndex(db);
       if (!readOnly) index.#atomic("immediate", () => index.#make());
       index.#probe();
@@ -272,6 +276,18 @@ export class SearchIndex {
   }
   #all(sql: string, ...parameters: (string | number)[]): { key: number; score: number }[] {
     return this.db.prepare(sql).all(...parameters) as { key: number; score: number }[];
+  }
+}
+
+/** Does it again while another process has the file, for a second at most. */
+function insist(body: () => void): void {
+  for (let tries = 0;; tries++) {
+    try {
+      return body();
+    } catch (error) {
+      if (tries === 100 || !/\blocked\b/.test(String(error))) throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
+    }
   }
 }
 

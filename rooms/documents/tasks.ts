@@ -103,7 +103,8 @@ async function read(
   const inner: InnerFile[] = [];
   // What is inside was found when the text was: its documents are there.
   const keeps = operations.includes("text_extraction") && !discard;
-  note({ operation: OPERATIONS[0] });
+  // That a job which does nothing else does that is no news.
+  if (operations.length > 1) note({ operation: OPERATIONS[0] });
   let extracted: Extracted;
   try {
     // Only who reads files needs what reads them.

@@ -27,6 +27,8 @@ const AT_ONCE_MS = 3000;
 const SHORT_MS = 10_000;
 /** Files from inside a document that are kept together. */
 const ADOPTED = 64;
+/** Documents that are read within so many milliseconds are told together: the server commits once for all of them. */
+const TOGETHER_MS = 15;
 
 type Process = Extract<Labour, { do: "process" }>;
 
@@ -42,6 +44,7 @@ export class DenoDocuments {
   readonly blobs: DenoBlobs;
   readonly #pool: Pool;
   readonly #indexes: string;
+  #gathered: Promise<void> | null = null;
 
   constructor(private readonly options: DocumentsOptions) {
     const { dataDir, limits, report } = options;
@@ -111,9 +114,12 @@ export class DenoDocuments {
     const theirs = analyzer !== undefined && steps.length > 0;
     // With a model of the team's own, the child only reads.
     const task = this.#task(labour, theirs ? labour.operations.filter((operation) => operation === "text_extraction") : labour.operations);
+    // Only what has something in it leaves something.
+    let leaves = true;
     try {
       const read = await this.#run<Read>("read", theirs ? { ...task, wants_text: SHOWN } : task, limits.document_ms, work);
       const { facts, trouble } = read;
+      leaves = trouble !== undefined || read.inner.length > 0;
       if (trouble) return { trouble };
       const results = theirs ? await this.#askAnalyzer(labour, read, steps, work) : read.results;
       const kept = await this.#adopt(read.inner.map(({ path }) => path));
@@ -125,8 +131,18 @@ export class DenoDocuments {
       this.options.report(new Error(`${labour.document.id}: ${error.code}`), "reading a document");
       return { trouble: { code: error.code, error: EXCEPTIONS[error.code] } };
     } finally {
-      await this.blobs.discard(task.out);
+      if (leaves) await this.blobs.discard(task.out);
+      await this.#together();
     }
+  }
+
+  #together(): Promise<void> {
+    return this.#gathered ??= new Promise((resolve) =>
+      setTimeout(() => {
+        this.#gathered = null;
+        resolve();
+      }, TOGETHER_MS)
+    );
   }
 
   async #adopt(paths: readonly string[]): Promise<{ hash: string; size: number }[]> {
