@@ -64,7 +64,7 @@ export class Gate {
     this.#arm();
   }
 
-  /** The same for what nobody waits for: of very much of it, as after an upload, some in each tick, behind what is posted. */
+  /** The same for what nobody waits for: of very much of it, as after an upload, some in each tick, beside all that is posted. */
   postPatiently(job: () => void): void {
     this.#patient.push(job);
     this.#arm();
@@ -102,8 +102,8 @@ export class Gate {
     this.#due = false;
     const jobs = this.#jobs;
     this.#jobs = [];
-    for (const job of jobs) this.#safely(job, "a job of a tick");
     this.#runPatient();
+    for (const job of jobs) this.#safely(job, "a job of a tick");
     for (const actor of this.#touched) actor.settle();
     const kept = this.#commit();
     if (!kept) this.#undo();

@@ -193,7 +193,7 @@ export const BUSY_CASE = {
   mails: 1000,
   members: 10,
   everyMs: 100,
-  windowMs: 4000,
+  windowMs: 3000,
   asked: 3,
 } as const;
 
