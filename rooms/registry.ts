@@ -24,7 +24,7 @@ const ATTEMPTS = 8;
 /** How long until a timer of an unknown kind of room is looked at again, in milliseconds. */
 const UNKNOWN_MS = 3_600_000;
 /** Calls of one room to another that are taken in one tick. */
-const CARRIED = 16;
+const CARRIED = 8;
 
 export interface RegistryOptions {
   readonly host: Host;

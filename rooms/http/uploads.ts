@@ -26,8 +26,6 @@ type Env = { Bindings: HostBindings };
 
 /** Text fields of a form: how many, and the bytes of one. */
 const [FIELDS, FIELD_BYTES] = [20, 32_768];
-/** Small files of one form that are written to disk at once: each has a thread meanwhile. */
-const ARRIVING = 8;
 
 /**
  * `POST /api/cases/:id/documents`: a multipart form. Each file is a document; the field `metadata` (JSON) holds for all of
@@ -143,7 +141,6 @@ async function parse(request: Request, limits: Limits, parts: Parts): Promise<vo
   const type = request.headers.get("content-type") ?? "";
   if (!/^multipart\/form-data\s*;/i.test(type) || !request.body) throw new Refusal("invalid_payload", { message: "the body is no multipart/form-data" });
   const open = new Set<BusboyFileStream>();
-  const arriving = new Set<Promise<unknown>>();
   const { promise: over, resolve, reject } = Promise.withResolvers<void>();
   let failed = false;
   over.catch(() => {});
@@ -163,8 +160,7 @@ async function parse(request: Request, limits: Limits, parts: Parts): Promise<vo
   form.on("file", (_field, stream, filename, _encoding, type) => {
     open.add(stream);
     stream.on("error", fail).on("close", () => open.delete(stream));
-    const arrived: Promise<unknown> = parts.file(stream, filename, type).catch(fail).finally(() => arriving.delete(arrived));
-    arriving.add(arrived);
+    parts.file(stream, filename, type).catch(fail);
   });
   form.on("field", (name, value, _nameCut, cut) => cut ? tooMany(FIELD_BYTES, `${name}: bytes of one field`)() : parts.field(name, value));
   form.on("filesLimit", tooMany(limits.upload_files, "files of one upload")).on("fieldsLimit", tooMany(FIELDS, "fields of one upload"));
@@ -173,8 +169,6 @@ async function parse(request: Request, limits: Limits, parts: Parts): Promise<vo
     for await (const chunk of request.body) {
       if (failed) break;
       if (!form.write(chunk)) await Promise.race([over, new Promise<void>((go) => void form.once("drain", go))]);
-      // The one that goes on needs the next chunk; the others end without it.
-      while (arriving.size > ARRIVING) await Promise.race([over, ...arriving]);
     }
     form.end();
   } catch (error) {
