@@ -223,7 +223,7 @@ Deno.test("http documents: the privilege log has every call on what was ever pri
   const { text, headers } = await door.ask(attorney, "GET", "/api/cases/case_1/privilege-log.csv");
   assertMatch(headers.get("content-type")!, /^text\/csv/);
   const [head, ...rows] = text.trim().split("\r\n");
-  assertMatch(head, /^document_id,filename,document_date,author,recipients,privilege_type,status,basis,reviewer,reviewed_at,history$/);
+  assertMatch(head, /^\ufeff?document_id,filename,title,document_date,author,recipients,privilege_type,status,basis,reviewer,reviewed_at,history$/);
   assertEquals(rows.length, 1);
   assertStringIncludes(rows[0], "1: attorney-client, suggested by analysis");
   assertStringIncludes(rows[0], "2: work-product, overridden by Name of decider (decider)");

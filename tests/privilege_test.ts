@@ -136,7 +136,6 @@ Deno.test("privilege: a person decides: the case first, then the document; the h
     document_id: "d1",
     privilege_type: "attorney-client",
     is_privileged: true,
-    confidence: 0.8,
     status: "confirmed",
     reviewed_by: { id: "a", name: "Name of a" },
     version: 2,
@@ -157,6 +156,13 @@ Deno.test("privilege: a person decides: the case first, then the document; the h
   assertEquals([told(paralegal), join("viewer", "document:d1", {}, "v").reply.response.privilege.version], [["document:processed"], 3]);
   const history = stage.host.sql.run("select body from case_privilege where document = 'd1' order by version", [], false);
   assertEquals(history.map(({ body }) => JSON.parse(String(body)).status), ["suggested", "confirmed", "overridden"]);
+  // Decisions stand in the case's record, for moderators.
+  const read = async (role: Role) => {
+    const page = stage.registry.read(CASE, someone("r", role, ["case_1"]), null, 100);
+    await stage.settle();
+    return (await page).events.filter(({ event }) => event === "privilege:decided").map(({ user, payload }) => [user, (payload as Heard).privilege.version]);
+  };
+  assertEquals([await read("attorney"), await read("viewer")], [[["a", 2], ["a", 3]], []]);
   stage.close();
 });
 

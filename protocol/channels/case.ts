@@ -6,7 +6,7 @@
 import { z } from "zod";
 import { channel, exact, lasting, recorded } from "../contract.ts";
 import { Activity, Count, Id, Meta, Time, UserRef } from "./common.ts";
-import { PrivilegeAnalysis } from "./privilege.ts";
+import { Privilege, PrivilegeAnalysis } from "./privilege.ts";
 import { WORKFLOWS } from "./processing.ts";
 
 export const Status = z.enum(["pending", "processing", "completed", "failed", "archived"]);
@@ -28,6 +28,8 @@ export const Document = z.looseObject({
   custodian: z.string().max(255).optional(),
   author: z.string().max(255).optional(),
   date_created: z.string().max(64).optional(),
+  /** The archive that it came in, for those who see all. */
+  archive: z.object({ id: Id, filename: z.string() }).optional(),
   /** The documents that it is attached to, of those that the reader may see. */
   parent_ids: z.array(Id).optional(),
 });
@@ -99,10 +101,10 @@ export const caseChannel = channel({
       payload: z.object({ name: z.enum(WORKFLOWS).default("processing"), document_ids: z.array(Id).min(1).max(1000) }),
       reply: z.object({ workflow_id: Id, processing_job_id: Id }),
     },
-    /** `pending`: there is none yet; `document:processed` will bring it. */
+    /** `pending`: there is none yet; `document:processed` will bring it. `failed`: the document could not be read. */
     "request:summary": {
       payload: z.object({ document_id: Id }),
-      reply: z.object({ document_id: Id, status: z.enum(["completed", "pending"]), summary: z.string().optional() }),
+      reply: z.object({ document_id: Id, status: z.enum(["completed", "pending", "failed"]), summary: z.string().optional() }),
     },
     "presence:update": { payload: Activity },
   },
@@ -126,6 +128,8 @@ export const caseChannel = channel({
       }),
       { published: true },
     ),
+    /** A person called a document privileged, or not. */
+    "privilege:decided": recorded(z.object({ document_id: Id, privilege: Privilege })),
     /** Somebody searched this case. */
     searched: recorded(z.object({ search_id: Id, query: z.string(), filters: z.unknown() })),
     "user:joined": exact(z.object({ user: UserRef })),

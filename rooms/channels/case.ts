@@ -46,6 +46,7 @@ function summarize(ctx: Context<typeof caseChannel>, document_id: string) {
   const done = (summary: string) => ({ document_id, status: "completed" as const, summary });
   const pending = { document_id, status: "pending" as const };
   if (summary !== undefined) return done(summary);
+  if (status === "failed") return { document_id, status };
   if (status !== "completed" || known.hash === undefined) return pending;
   const labour: Labour = { do: "summarize", case_id: ctx.id, document: forJob(known) };
   return new Later(

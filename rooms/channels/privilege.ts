@@ -120,18 +120,26 @@ export function decide(ctx: RoomContext, id: string, { privilege_type, reason, v
     throw new Refusal("version_conflict", { message: `version: the call has been changed since; it is at ${before?.version ?? 0}` });
   }
   const type = typeOf(privilege_type)!;
-  call(ctx, id, {
+  const privilege: Privilege = {
     document_id: id,
     privilege_type: type,
     is_privileged: type !== "none",
-    confidence: before?.confidence,
-    status: !before || before.privilege_type === type ? "confirmed" : "overridden",
+    status: (suggestionFor(ctx, id)?.privilege_type ?? type) === type ? "confirmed" : "overridden",
     reason,
     reviewed_by: by,
     reviewed_at: new Date(ctx.now()).toISOString(),
     version: (before?.version ?? 0) + 1,
-  });
+  };
+  call(ctx, id, privilege);
+  ctx.record(caseChannel, "privilege:decided", { document_id: id, privilege });
   return registrationOf(ctx, id);
+}
+
+/** What analysis said last. */
+function suggestionFor(ctx: RoomContext, id: string): Privilege | undefined {
+  const row = ctx.sql`select body from case_privilege where room = ${ctx.room} and document = ${id} and body ->> '$.status' = 'suggested'
+    order by version desc limit 1`[0];
+  return row && JSON.parse(String(row.body));
 }
 
 /** A new call on a document: whoever may see it, or what hangs together with it, follows from that. */
@@ -207,7 +215,8 @@ export function changed(ctx: RoomContext, id: string): void {
 }
 
 /** A document as somebody may see it: of what it is attached to, he hears what he may see. */
-export function shownTo(ctx: RoomContext, document: DocumentShown, all: boolean): DocumentShown {
+export function shownTo(ctx: RoomContext, { archive, ...document }: DocumentShown, all: boolean): DocumentShown {
+  if (all && archive) document.archive = archive;
   const parents = relatives(ctx, document.id).parents.filter((id) => all || isVisible(ctx, id));
   return parents.length > 0 ? { ...document, parent_ids: parents } : document;
 }

@@ -83,10 +83,11 @@ function takeOne(ctx: RoomContext, job: string, outer: DocumentShown, file: Inne
   const known = twin(ctx, file.hash);
   const { tags, custodian, uploaded_by } = outer;
   const id = known ?? ctx.newId("doc");
+  const from = file.kind === "member" ? { archive: { id: outer.id, filename: outer.filename ?? "" } } : {};
   const hang = () => {
     if (file.kind === "attachment" && id !== outer.id) attach(ctx, id, outer.id);
   };
-  if (known === undefined) add(ctx, { ...describe(ctx, "", file), id, tags, custodian, uploaded_by }, file.hash, job, hang);
+  if (known === undefined) add(ctx, { ...describe(ctx, "", file), id, tags, custodian, uploaded_by, ...from }, file.hash, job, hang);
   else hang();
   return known === undefined ? [forJob(held(ctx, id)!)] : [];
 }

@@ -123,7 +123,8 @@ async function read(
   }
   const { text, ...facts } = extracted;
   if (keeps) put(index, original, extracted);
-  const steps = STEPS.filter((step) => operations.includes(step));
+  // An archive says nothing itself: its members do.
+  const steps = extracted.kind === "archive" ? [] : STEPS.filter((step) => operations.includes(step));
   let results: Results = {};
   if (steps.length > 0) {
     const { analyze } = await import("./analyze.ts");
@@ -140,14 +141,14 @@ function plainBytes({ buffer, byteOffset, length }: Uint8Array): Uint8Array {
 function put(
   index: string,
   { id, filename, tags, custodian }: Original,
-  { text, title, subject, from, to = [], cc = [], bcc = [], kind, date }: Extracted,
+  { text, title, subject, author, from, to = [], cc = [], bcc = [], kind, date }: Extracted,
 ): void {
   indexAt(index).put([{
     id,
     text,
     title: title ?? "",
     subject: subject ?? "",
-    from: from ?? "",
+    from: from ?? author ?? "",
     to: [...to, ...cc, ...bcc].join(", "),
     type: kind,
     date: date?.slice(0, 10) ?? null,

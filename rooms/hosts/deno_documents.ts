@@ -121,7 +121,7 @@ export class DenoDocuments {
       const { facts, trouble } = read;
       leaves = trouble !== undefined || read.inner.length > 0;
       if (trouble) return { trouble };
-      const results = theirs ? await this.#askAnalyzer(labour, read, steps, work) : read.results;
+      const results = theirs && facts!.kind !== "archive" ? await this.#askAnalyzer(labour, read, steps, work) : read.results;
       const kept = await this.#adopt(read.inner.map(({ path }) => path));
       const inner = read.inner.map(({ filename, content_type, kind }, index) => ({ filename, content_type, kind, ...kept[index] }));
       return { facts, results, inner };

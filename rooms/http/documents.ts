@@ -113,7 +113,8 @@ export function documents(
     const page = (after: number) => ask<{ rows: Withheld[]; next: number | null }>(user, caseId, { ask: "privilege_log", user, after, limit: ROWS });
     const first = await page(0);
     async function* lines() {
-      yield csv([COLUMNS]);
+      // Without its mark a spreadsheet takes UTF-8 for something else.
+      yield `\ufeff${csv([COLUMNS])}`;
       for (let { rows, next } = first;; { rows, next } = await page(next)) {
         if (rows.length > 0) yield csv(rows.map(rowOf));
         if (next === null) return;
@@ -134,22 +135,35 @@ function whole(said: string, name: string): number {
   return Number(said);
 }
 
-const COLUMNS = ["document_id", "filename", "document_date", "author", "recipients", "privilege_type", "status", "basis", "reviewer", "reviewed_at", "history"];
+const COLUMNS = [
+  "document_id",
+  "filename",
+  "title",
+  "document_date",
+  "author",
+  "recipients",
+  "privilege_type",
+  "status",
+  "basis",
+  "reviewer",
+  "reviewed_at",
+  "history",
+];
 
 /** A cell that a spreadsheet would take for a formula is text. */
 function csv(rows: readonly (readonly string[])[]): string {
   return Papa.unparse(rows as string[][], { escapeFormulae: true, newline: "\r\n" }) + "\r\n";
 }
 
-function rowOf({ document, privilege, history }: Withheld): string[] {
-  const { id, filename = "", date_created = "", author = "" } = document;
-  const { privilege_type, status, reason = "", reviewed_by, reviewed_at = "" } = privilege;
+function rowOf({ document, privilege, history, factors }: Withheld): string[] {
+  const { id, filename = "", title = "", date_created = "", author = "" } = document;
+  const { privilege_type, status, reason = status === "suggested" ? factors.join("; ") : "", reviewed_by, reviewed_at = "" } = privilege;
   const calls = history.map((call) => {
     const by = call.reviewed_by ? `${call.reviewed_by.name} (${call.reviewed_by.id}) at ${call.reviewed_at}` : "analysis";
     return `${call.version}: ${call.privilege_type}, ${call.status} by ${by}${call.reason ? `: ${call.reason}` : ""}`;
   });
   const reviewer = reviewed_by ? `${reviewed_by.name} (${reviewed_by.id})` : "";
-  return [id, filename, date_created, author, recipientsOf(document), privilege_type, status, reason, reviewer, reviewed_at, calls.join("\n")];
+  return [id, filename, title, date_created, author, recipientsOf(document), privilege_type, status, reason, reviewer, reviewed_at, calls.join("\n")];
 }
 
 function recipientsOf({ metadata = {} }: DocumentShown): string {

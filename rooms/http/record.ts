@@ -1,4 +1,4 @@
-/** `GET /api/cases/:id/log?after=&limit=`: a case's record, page by page, as the asker may see it today. */
+/** `GET /api/cases/:id/log?after=&limit=`, `GET /api/documents/:id/log`: a record, page by page, as the asker may see it today. */
 import { Hono } from "hono";
 import type { Gateway } from "../gateway.ts";
 import type { Limits } from "../limits.ts";
@@ -12,12 +12,14 @@ import { bearer, nameIn, pageSize } from "./bearer.ts";
  */
 export function record(registry: Registry, gateway: Gateway, verify: Verify, limits: Limits): Hono {
   const app = new Hono();
-  app.get("/api/cases/:id/log", async (c) => {
-    const user = await bearer(c.req.header("authorization"), verify);
-    gateway.spend(user, "requests");
-    const id = nameIn(c.req.url, 3, "case", limits);
-    const limit = pageSize(c.req.query("limit"));
-    return c.json(await registry.read(`case:${id}`, user, c.req.query("after") || null, limit));
-  });
+  for (const [path, kind] of [["cases", "case"], ["documents", "document"]]) {
+    app.get(`/api/${path}/:id/log`, async (c) => {
+      const user = await bearer(c.req.header("authorization"), verify);
+      gateway.spend(user, "requests");
+      const id = nameIn(c.req.url, 3, kind, limits);
+      const limit = pageSize(c.req.query("limit"));
+      return c.json(await registry.read(`${kind}:${id}`, user, c.req.query("after") || null, limit));
+    });
+  }
   return app;
 }
